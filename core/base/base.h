@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* base.h - what every part of the core uses: memory that the kernel writes to, logging, error texts. */
+#ifndef MF_BASE_H
+#define MF_BASE_H
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <manifuse/types.h>
+
+#define MF__CACHE_LINE 64u
+#define MF__PAGE 4096u /* the protocol's unit, whatever the machine's page size is */
+#define MF__ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define MF__CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+
+static inline uint64_t mf__round_up(uint64_t n, uint64_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+/*
+ * Memory that the kernel writes requests to and reads answers from. One allocator for all of it, so that it
+ * can become a shared object that outlives the process. Untouched pages cost nothing.
+ */
+struct mf__region {
+    uint8_t *base;
+    size_t size;
+};
+int mf__region_new(struct mf__region *out, size_t size);
+void mf__region_free(struct mf__region *region);
+
+struct mf__log {
+    void (*sink)(uint32_t level, const char *text, void *user); /* NULL = standard error */
+    void *user;
+    uint32_t max_level;
+};
+
+/* Formats one line, truncated to 1 KiB, without a newline at its end. */
+__attribute__((format(printf, 3, 4))) void mf__logf(const struct mf__log *log, uint32_t level, const char *fmt, ...);
+
+/* Fill `err` (NULL is accepted) and return `code`, a negative errno. The text is cut where it is too long. */
+__attribute__((format(printf, 3, 4))) int mf__errorf(struct mf_error *err, int code, const char *fmt, ...);
+
+/*
+ * Copy a structure whose first field is its size from a caller that may be older or newer than the library:
+ * what it lacks becomes 0, what we lack must be 0. -EINVAL: size below `least`; -E2BIG: a tail that is not 0.
+ */
+int mf__copy_sized(void *dst, size_t dst_size, const void *src, size_t least);
+
+/* strerror() that is safe in threads and needs no buffer of the caller's. */
+const char *mf__strerror(int error);
+
+#endif

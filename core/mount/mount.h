@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* mount.h - options, making a mount, undoing it. Knows nothing of the protocol but the descriptor. */
+#ifndef MF_MOUNT_H
+#define MF_MOUNT_H
+
+#include "base/base.h"
+
+/* Mount options, parsed and validated. */
+struct mf__mount_opts {
+    unsigned long ms_flags; /* MS_RDONLY | MS_NOSUID | ... for mount(2) */
+    bool default_permissions;
+    bool allow_other;
+    bool allow_root;      /* the engine's ACL does it: asks the kernel for allow_other */
+    bool auto_unmount;    /* a helper unmounts when this process dies */
+    uint32_t max_read;    /* 0 = none */
+    uint32_t blksize;     /* 0 = none; only fuseblk */
+    char fsname[256];
+    char subtype[64];
+};
+
+/*
+ * Parse the text after -o. -EINVAL: `err` names the option that is wrong and, where it is near one that
+ * exists, that one. NULL text = no options. Backslash escapes a comma in a value.
+ */
+int mf__mount_opts_parse(const char *text, struct mf__mount_opts *out, struct mf_error *err);
+
+struct mf__mount {
+    int fd;            /* the device, O_CLOEXEC; owned by whoever takes it (then set to -1) */
+    int helper_sock;   /* auto_unmount: its helper unmounts when this closes; else -1 */
+    char *path;        /* absolute, resolved */
+    bool by_helper;    /* mounted through fusermount3: unmounted through it, too */
+    uint64_t dev;      /* st_dev of the mounted filesystem's root as the kernel reports it in mountinfo; 0 = unknown */
+    uint64_t mount_id; /* unique or reused id of the mount, to tell it from a successor at the same path; 0 = unknown */
+};
+
+/*
+ * Mount. With SYNC_INIT in the kernel the mount call itself waits for INIT to be answered: `on_device` is
+ * called with the open device before the mount is made and returns when a thread of the caller's is reading
+ * it (so INIT can be answered meanwhile); it is NULL where the caller answers INIT afterwards. `after` is
+ * called once mounting ended (rc = its result) so that the caller can collect that thread. Where SYNC_INIT is
+ * not offered, or fusermount3 makes the mount, on_device is not called.
+ */
+struct mf__mount_hooks {
+    int (*on_device)(int fd, void *user);
+    void (*after)(int rc, void *user);
+    void *user;
+};
+int mf__mount(const char *mountpoint, const struct mf__mount_opts *opts, const struct mf__mount_hooks *hooks,
+              struct mf__mount *out, struct mf_error *err);
+
+/* Unmount lazily if what is mounted at the path is still ours. 0 also when it is gone already. */
+int mf__unmount(struct mf__mount *m);
+/* Forget it: free path, close the helper's socket. */
+void mf__mount_release(struct mf__mount *m);
+/* Abort connection N through fusectl (mounted if need be and permitted). 0 or -errno. */
+int mf__abort_connection(uint64_t connection);
+/* N if the text is "/dev/fd/N", else -1. */
+int mf__mount_fd_path(const char *mountpoint);
+
+#endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * transport.h - how messages come and go. A transport knows the framing (the request header's len, the reply
+ * header) and nothing of opcodes.
+ *
+ * A channel is one endpoint: what was received on it is answered on it. A request and its answer live in a
+ * struct mf__io, which the reader's slot embeds. The device reads into the io that the reader offers; a ring
+ * returns the io that belongs to the completed entry, with header and payload in the entry's own buffers.
+ * Nothing above the transport may assume that args follow the header or that body follows args.
+ */
+#ifndef MF_TRANSPORT_H
+#define MF_TRANSPORT_H
+
+#include <stdatomic.h>
+#include <sys/uio.h>
+
+#include "wire/wire.h"
+
+struct mf__channel;
+
+struct mf__io {
+    struct mf__msg msg;      /* the received message, by views */
+    uint8_t *recv;           /* device: where a message is read to; WRITE's data fall on a page boundary */
+    size_t recv_size;
+    uint8_t *body;           /* where the body of the answer may be built; 16 bytes before it are the transport's */
+    size_t body_size;
+    struct mf__channel *ch;  /* where it was received, hence where it is answered */
+    uint64_t commit_id;      /* ring: id to give back */
+    uint32_t entry;          /* ring: index of the entry */
+    uint32_t queue;          /* ring: queue */
+};
+
+struct mf__transport {
+    const char *name;
+    uint32_t kind; /* enum mf_transport_kind */
+
+    /*
+     * Wait for one message. `spare` is an io that the transport may fill; *got is the io that was filled.
+     * 0; -EINTR woken, or a signal: look whether to stop; -EAGAIN nothing (non-blocking descriptor);
+     * -ENODEV the mount is gone; -ECONNABORTED it was aborted; other: the channel is broken.
+     * A message that cannot be split gives 0 with (*got)->msg.hdr as far as it was there and hdr.opcode 0.
+     */
+    int (*receive)(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got);
+
+    /*
+     * Answer the request in `io`: error is 0 or a negative errno; the body is iov[0..n), which may begin in
+     * io->body. From any thread. 0; -ENOENT nobody waits for it; other errors of the descriptor.
+     */
+    int (*send)(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov, int n);
+
+    /* Write one ready-made message (notification, answer to INTERRUPT). 0 or -errno. */
+    int (*write_raw)(struct mf__channel *ch, const void *msg, size_t len);
+
+    /* Another channel of the same connection. 0, -ENOTSUP or the reason why not. */
+    int (*clone)(struct mf__channel *ch, struct mf__channel **out);
+
+    /* Wake a thread blocked in receive on this channel where signals cannot: memory. NULL = a signal does. */
+    void (*wake)(struct mf__channel *ch);
+
+    void (*close)(struct mf__channel *ch);
+};
+
+struct mf__channel {
+    const struct mf__transport *ops;
+    _Atomic uint32_t refs; /* readers and unanswered requests: invariant 10 */
+    uint32_t index;        /* 0 = the first, n = the n-th made */
+    int fd;                /* -1 = none */
+    void *impl;            /* the transport's own */
+};
+
+/* device.c: takes the descriptor over. */
+int mf__device_channel(int fd, struct mf__channel **out);
+/* clone.c: a fresh descriptor bound to the connection of `fd`. 0, -ENOTSUP, -errno; *out is O_CLOEXEC. */
+int mf__clone_fd(int fd, int *out);
+/* 1 if fd is a descriptor of /dev/fuse; -EBADF; -ENOTTY if it is something else. */
+int mf__is_fuse_fd(int fd);
+/* N of /sys/fs/fuse/connections/N, from fdinfo or statfs; 0 = unknown. */
+uint64_t mf__connection_number(int fd);
+
+/* memory.c: channel 0 of a virtual kernel. */
+struct mf_vkernel;
+int mf__memory_channel(struct mf_vkernel *vk, struct mf__channel **out);
+
+static inline void mf__channel_get(struct mf__channel *ch)
+{
+    atomic_fetch_add_explicit(&ch->refs, 1, memory_order_relaxed);
+}
+
+static inline void mf__channel_put(struct mf__channel *ch)
+{
+    if (atomic_fetch_sub_explicit(&ch->refs, 1, memory_order_acq_rel) == 1)
+        ch->ops->close(ch);
+}
+
+#endif
