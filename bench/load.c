@@ -1,0 +1,610 @@
+/*
+ * The load generator: N client processes do one kind of system call on a
+ * mounted directory for a while and time each call.
+ *
+ *   load DIR --op OP [--clients N] [--seconds S] [--warmup S] [--block BYTES]
+ *        [--pin] [--json]
+ *
+ * Exit 0 with figures on stdout; 1 when a call failed; 3 when the clients did
+ * not come back in time (then the mount is to be aborted by whoever made it: a
+ * client that waits for a dead server cannot be killed).
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FILES 10000u
+#define FILE_SIZE (64u << 10)
+#define PAGE 4096u
+#define MAX_CLIENTS 256
+#define GRACE_NS 10000000000ull  /* beyond the planned time, then the deadline */
+#define WRITE_WRAP (64ull << 20) /* seqwrite starts over here: disks are small */
+#define DROP_EVERY (16ull << 20) /* seqread gives pages back in such steps */
+
+/* Histogram: 64 linear steps in each power of two, so a value is known to
+ * within 1/64; reported by the middle of its step, within 0.8 %. */
+#define SUB_BITS 6
+#define SUB (1u << SUB_BITS)
+#define BUCKETS ((40 - SUB_BITS) * SUB)
+
+struct client {
+    pid_t pid;
+    int error; /* errno of the call that failed */
+    char failed[64];
+    uint64_t ops;       /* in the measured time */
+    uint64_t ops_total; /* warm-up too: what the server's CPU time is spread over */
+    uint64_t bytes_total;
+    uint64_t bytes;
+    uint64_t elapsed_ns;
+    uint64_t max_ns;
+    uint64_t sum_ns;
+    uint64_t hist[BUCKETS];
+};
+
+struct shared {
+    _Atomic unsigned ready;
+    _Atomic uint64_t start_ns; /* 0 until all clients are ready */
+    struct client client[MAX_CLIENTS];
+};
+
+struct work {
+    int dir;
+    int fd;
+    unsigned id;
+    unsigned clients;
+    uint64_t rng;
+    uint64_t pos;
+    uint64_t begin;
+    uint64_t end;
+    uint64_t dropped;
+    size_t block;
+    char *buf;
+    char name[32];
+};
+
+struct op {
+    const char *name;
+    int (*open)(struct work *);   /* once, before the clock runs; may be NULL */
+    long (*run)(struct work *);   /* one operation: bytes moved, or -1 */
+    void (*close)(struct work *); /* once, afterwards; may be NULL */
+};
+
+struct options {
+    const char *dir;
+    const struct op *op;
+    unsigned clients;
+    double seconds;
+    double warmup;
+    size_t block;
+    bool pin;
+    bool json;
+};
+
+static struct shared *shared;
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+static void sleep_ns(uint64_t ns)
+{
+    struct timespec t = {(time_t)(ns / 1000000000ull), (long)(ns % 1000000000ull)};
+
+    nanosleep(&t, NULL);
+}
+
+static uint64_t next_random(struct work *w)
+{
+    w->rng ^= w->rng << 13;
+    w->rng ^= w->rng >> 7;
+    w->rng ^= w->rng << 17;
+    return w->rng;
+}
+
+/* ---- operations ---- */
+
+static void random_name(struct work *w)
+{
+    unsigned n = (unsigned)(next_random(w) % FILES);
+
+    /* snprintf would cost as much as a tenth of the whole call. */
+    w->name[0] = 'f';
+    for (int i = 4; i >= 1; i--, n /= 10)
+        w->name[i] = (char)('0' + n % 10);
+    w->name[5] = 0;
+}
+
+static long run_stat(struct work *w)
+{
+    struct stat st;
+
+    random_name(w);
+    return fstatat(w->dir, w->name, &st, 0);
+}
+
+static long run_missing(struct work *w)
+{
+    struct stat st;
+
+    random_name(w);
+    w->name[0] = 'm'; /* no such name */
+    if (fstatat(w->dir, w->name, &st, 0) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    return errno == ENOENT ? 0 : -1;
+}
+
+static int open_own_file(struct work *w)
+{
+    snprintf(w->name, sizeof(w->name), "f%04u", w->id * 97 % FILES);
+    w->fd = openat(w->dir, w->name, O_RDONLY | O_CLOEXEC);
+    return w->fd < 0 ? -1 : 0;
+}
+
+static long run_read4k(struct work *w)
+{
+    off_t at = (off_t)(next_random(w) % (FILE_SIZE / PAGE) * PAGE);
+    ssize_t n = pread(w->fd, w->buf, PAGE, at);
+
+    if (n >= 0 && n != PAGE)
+        errno = ENODATA;
+    return n == PAGE ? n : -1;
+}
+
+static long run_open_read_close(struct work *w)
+{
+    ssize_t n;
+    int fd;
+
+    random_name(w);
+    fd = openat(w->dir, w->name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    n = pread(fd, w->buf, PAGE, 0);
+    if (close(fd) < 0 || n != PAGE)
+        return -1;
+    return n;
+}
+
+static void close_fd(struct work *w)
+{
+    close(w->fd);
+}
+
+/* Each client reads its own part of `big`, over and over. */
+static int open_big(struct work *w)
+{
+    struct stat st;
+    uint64_t part;
+
+    snprintf(w->name, sizeof(w->name), "big");
+    w->fd = openat(w->dir, w->name, O_RDONLY | O_CLOEXEC);
+    if (w->fd < 0 || fstat(w->fd, &st) < 0)
+        return -1;
+    part = (uint64_t)st.st_size / w->clients / w->block * w->block;
+    w->begin = w->pos = w->dropped = part * w->id;
+    w->end = w->begin + part;
+    return 0;
+}
+
+static long run_seqread(struct work *w)
+{
+    ssize_t n = pread(w->fd, w->buf, w->block, (off_t)w->pos);
+
+    if (n <= 0) {
+        errno = n < 0 ? errno : ENODATA;
+        return -1;
+    }
+    w->pos += (uint64_t)n;
+    /* Pages are given back so that every byte comes from the server and the
+     * file does not fill the memory. */
+    if (w->pos - w->dropped >= DROP_EVERY || w->pos >= w->end) {
+        posix_fadvise(w->fd, (off_t)w->dropped, (off_t)(w->pos - w->dropped),
+                      POSIX_FADV_DONTNEED);
+        w->dropped = w->pos;
+    }
+    if (w->pos >= w->end)
+        w->pos = w->dropped = w->begin;
+    return n;
+}
+
+static int open_write(struct work *w)
+{
+    snprintf(w->name, sizeof(w->name), "load-w%u", w->id);
+    w->fd = openat(w->dir, w->name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    return w->fd < 0 ? -1 : 0;
+}
+
+static long run_seqwrite(struct work *w)
+{
+    ssize_t n = pwrite(w->fd, w->buf, w->block, (off_t)w->pos);
+
+    if (n <= 0)
+        return -1;
+    w->pos += (uint64_t)n;
+    if (w->pos >= WRITE_WRAP)
+        w->pos = 0;
+    return n;
+}
+
+static void close_write(struct work *w)
+{
+    close(w->fd);
+    unlinkat(w->dir, w->name, 0);
+}
+
+static long run_create_unlink(struct work *w)
+{
+    int fd;
+
+    snprintf(w->name, sizeof(w->name), "load-c%u", w->id);
+    fd = openat(w->dir, w->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 || close(fd) < 0)
+        return -1;
+    return unlinkat(w->dir, w->name, 0);
+}
+
+static const struct op ops[] = {
+    {"stat", NULL, run_stat, NULL},
+    {"read4k", open_own_file, run_read4k, close_fd},
+    {"lookup-missing", NULL, run_missing, NULL},
+    {"open-read-close", NULL, run_open_read_close, NULL},
+    {"seqread", open_big, run_seqread, close_fd},
+    {"seqwrite", open_write, run_seqwrite, close_write},
+    {"create-unlink", NULL, run_create_unlink, NULL},
+};
+#define OPS (sizeof(ops) / sizeof(ops[0]))
+
+/* ---- histogram ---- */
+
+static unsigned bucket_of(uint64_t v)
+{
+    unsigned shift, b;
+
+    if (v < SUB)
+        return (unsigned)v;
+    shift = 63u - (unsigned)__builtin_clzll(v) - SUB_BITS;
+    b = ((shift + 1) << SUB_BITS) + (unsigned)((v >> shift) - SUB);
+    return b < BUCKETS ? b : BUCKETS - 1;
+}
+
+static double middle_of(unsigned b)
+{
+    unsigned shift;
+
+    if (b < SUB)
+        return b;
+    shift = (b >> SUB_BITS) - 1;
+    return ((double)(SUB + (b & (SUB - 1))) + 0.5) * (double)(1ull << shift);
+}
+
+static double percentile_us(const struct client *c, double p)
+{
+    uint64_t want = (uint64_t)(p * (double)c->ops), seen = 0;
+
+    for (unsigned b = 0; b < BUCKETS; b++) {
+        seen += c->hist[b];
+        if (seen > want) /* the middle of the last step may lie beyond the maximum */
+            return (middle_of(b) < (double)c->max_ns ? middle_of(b) : (double)c->max_ns) / 1e3;
+    }
+    return 0;
+}
+
+/* ---- a client ---- */
+
+static _Noreturn void fail(struct client *c, const struct work *w, const char *what)
+{
+    c->error = errno ? errno : EIO;
+    snprintf(c->failed, sizeof(c->failed), "%s %s", what, w->name);
+    _exit(1);
+}
+
+/* One clock reading per operation: the end of one is the start of the next. */
+static void measure(struct client *c, struct work *w, const struct op *op, uint64_t begin,
+                    uint64_t stop)
+{
+    uint64_t before, after = now_ns(), first = 0;
+
+    do {
+        long n;
+
+        before = after;
+        n = op->run(w);
+        after = now_ns();
+        if (n < 0)
+            fail(c, w, op->name);
+        c->ops_total++;
+        c->bytes_total += (uint64_t)n;
+        if (before < begin)
+            continue;
+        if (!first)
+            first = before;
+        c->ops++;
+        c->bytes += (uint64_t)n;
+        c->sum_ns += after - before;
+        c->hist[bucket_of(after - before)]++;
+        if (after - before > c->max_ns)
+            c->max_ns = after - before;
+    } while (after < stop);
+    c->elapsed_ns = first ? after - first : 0;
+}
+
+static void pin_to(unsigned id)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET(id % (unsigned)sysconf(_SC_NPROCESSORS_ONLN), &set);
+    sched_setaffinity(0, sizeof(set), &set);
+}
+
+static _Noreturn void client_main(const struct options *o, unsigned id, pid_t parent)
+{
+    struct client *c = &shared->client[id];
+    struct work w = {.id = id, .clients = o->clients, .block = o->block};
+    uint64_t start;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+    if (o->pin)
+        pin_to(id);
+    w.rng = 0x9e3779b97f4a7c15ull * (id + 1);
+    w.buf = aligned_alloc(PAGE, (o->block + PAGE - 1) / PAGE * PAGE);
+    if (!w.buf)
+        fail(c, &w, "memory");
+    memset(w.buf, 0, o->block);
+    w.dir = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (w.dir < 0)
+        fail(c, &w, "opening the directory");
+    if (o->op->open && o->op->open(&w) < 0)
+        fail(c, &w, "opening");
+
+    atomic_fetch_add(&shared->ready, 1);
+    while ((start = atomic_load(&shared->start_ns)) == 0)
+        sleep_ns(200000);
+    measure(c, &w, o->op, start + (uint64_t)(o->warmup * 1e9),
+            start + (uint64_t)((o->warmup + o->seconds) * 1e9));
+    if (o->op->close)
+        o->op->close(&w);
+    _exit(0);
+}
+
+/* ---- the parent ---- */
+
+static void kill_all(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (shared->client[i].pid > 0)
+            kill(shared->client[i].pid, SIGKILL);
+    }
+}
+
+/* Returns how many are still there at the deadline; they may be unkillable,
+ * so nobody waits for them any longer. */
+static unsigned reap(unsigned n, uint64_t deadline, bool *failed)
+{
+    unsigned left = n;
+
+    while (left > 0) {
+        int status;
+        pid_t pid = waitpid(-1, &status, WNOHANG);
+
+        if (pid > 0) {
+            left--;
+            for (unsigned i = 0; i < n; i++) {
+                if (shared->client[i].pid == pid)
+                    shared->client[i].pid = 0;
+            }
+            if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+                *failed = true;
+                kill_all(n);
+            }
+        } else if (now_ns() > deadline) {
+            return left;
+        } else {
+            sleep_ns(1000000);
+        }
+    }
+    return 0;
+}
+
+static void start_clients(const struct options *o)
+{
+    pid_t parent = getpid();
+
+    for (unsigned i = 0; i < o->clients; i++) {
+        pid_t pid = fork();
+
+        if (pid == 0)
+            client_main(o, i, parent);
+        if (pid < 0) {
+            perror("load: fork");
+            kill_all(i);
+            exit(1);
+        }
+        shared->client[i].pid = pid;
+    }
+}
+
+static bool wait_until_ready(const struct options *o, uint64_t deadline)
+{
+    while (atomic_load(&shared->ready) < o->clients) {
+        for (unsigned i = 0; i < o->clients; i++) {
+            if (shared->client[i].error)
+                return false; /* reap() tells the rest */
+        }
+        if (now_ns() > deadline)
+            return false;
+        sleep_ns(200000);
+    }
+    return true;
+}
+
+static void report(const struct options *o)
+{
+    static struct client sum;
+    double rate = 0, byte_rate = 0;
+
+    for (unsigned i = 0; i < o->clients; i++) {
+        const struct client *c = &shared->client[i];
+        double s = (double)c->elapsed_ns / 1e9;
+
+        rate += s > 0 ? (double)c->ops / s : 0;
+        byte_rate += s > 0 ? (double)c->bytes / s : 0;
+        sum.ops += c->ops;
+        sum.ops_total += c->ops_total;
+        sum.bytes_total += c->bytes_total;
+        sum.sum_ns += c->sum_ns;
+        sum.max_ns = c->max_ns > sum.max_ns ? c->max_ns : sum.max_ns;
+        for (unsigned b = 0; b < BUCKETS; b++)
+            sum.hist[b] += c->hist[b];
+    }
+    printf(o->json ? "{\"op\":\"%s\",\"clients\":%u,\"seconds\":%g,\"ops\":%llu,"
+                     "\"ops_total\":%llu,\"bytes_total\":%llu,\"ops_per_s\":%.1f,"
+                     "\"bytes_per_s\":%.0f,\"mean_us\":%.2f,\"p50_us\":%.2f,"
+                     "\"p99_us\":%.2f,\"p999_us\":%.2f,\"max_us\":%.2f}\n"
+                   : "%s, %u clients, %g s: %llu ops (%llu with warm-up, %llu bytes), "
+                     "%.0f ops/s, %.0f bytes/s, mean %.2f us, p50 %.2f, p99 %.2f, "
+                     "p99.9 %.2f, max %.2f\n",
+           o->op->name, o->clients, o->seconds, (unsigned long long)sum.ops,
+           (unsigned long long)sum.ops_total, (unsigned long long)sum.bytes_total, rate,
+           byte_rate, sum.ops ? (double)sum.sum_ns / 1e3 / (double)sum.ops : 0,
+           percentile_us(&sum, 0.5), percentile_us(&sum, 0.99),
+           percentile_us(&sum, 0.999), (double)sum.max_ns / 1e3);
+}
+
+static int run(const struct options *o)
+{
+    uint64_t deadline =
+        now_ns() + GRACE_NS + (uint64_t)((o->warmup + o->seconds) * 1e9);
+    bool failed = false;
+    unsigned left;
+
+    start_clients(o);
+    if (wait_until_ready(o, deadline))
+        atomic_store(&shared->start_ns, now_ns() + 2000000);
+    else
+        kill_all(o->clients);
+    left = reap(o->clients, deadline, &failed);
+    if (left > 0) {
+        kill_all(o->clients);
+        fprintf(stderr, "load: %u of %u clients of %s did not return from %s in time\n", left,
+                o->clients, o->dir, o->op->name);
+        return 3;
+    }
+    for (unsigned i = 0; i < o->clients; i++) {
+        const struct client *c = &shared->client[i];
+
+        if (c->error)
+            fprintf(stderr, "load: client %u: %s in %s: %s\n", i, c->failed, o->dir,
+                    strerror(c->error));
+    }
+    if (failed)
+        return 1;
+    report(o);
+    return 0;
+}
+
+/* ---- command line ---- */
+
+static _Noreturn void usage(void)
+{
+    fputs("usage: load DIR --op OP [--clients N] [--seconds S] [--warmup S]\n"
+          "            [--block BYTES] [--pin] [--json]\n"
+          "OP is one of",
+          stderr);
+    for (size_t i = 0; i < OPS; i++)
+        fprintf(stderr, " %s", ops[i].name);
+    fputs("\n--block: size of a call in seqread and seqwrite (default 1 MiB)\n"
+          "--pin: bind client i to CPU i, to see what placement does\n",
+          stderr);
+    exit(2);
+}
+
+static const struct op *find_op(const char *name)
+{
+    for (size_t i = 0; i < OPS; i++) {
+        if (strcmp(ops[i].name, name) == 0)
+            return &ops[i];
+    }
+    usage();
+}
+
+static void parse(int argc, char **argv, struct options *o)
+{
+    static const struct option longs[] = {
+        {"op", required_argument, NULL, 'o'},      {"clients", required_argument, NULL, 'c'},
+        {"seconds", required_argument, NULL, 's'}, {"warmup", required_argument, NULL, 'w'},
+        {"block", required_argument, NULL, 'b'},   {"pin", no_argument, NULL, 'p'},
+        {"json", no_argument, NULL, 'j'},          {NULL, 0, NULL, 0}};
+    int c;
+
+    *o = (struct options){.clients = 1, .seconds = 0.5, .warmup = 0.1, .block = 1 << 20};
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        switch (c) {
+        case 'o':
+            o->op = find_op(optarg);
+            break;
+        case 'c':
+            o->clients = (unsigned)atoi(optarg);
+            break;
+        case 's':
+            o->seconds = atof(optarg);
+            break;
+        case 'w':
+            o->warmup = atof(optarg);
+            break;
+        case 'b':
+            o->block = (size_t)atol(optarg);
+            break;
+        case 'p':
+            o->pin = true;
+            break;
+        case 'j':
+            o->json = true;
+            break;
+        default:
+            usage();
+        }
+    }
+    if (optind + 1 != argc || !o->op || o->clients < 1 || o->clients > MAX_CLIENTS ||
+        o->seconds <= 0 || o->seconds > 3600 || o->warmup < 0 || o->warmup > 60 ||
+        o->block < PAGE || o->block > (64u << 20))
+        usage();
+    o->dir = argv[optind];
+}
+
+int main(int argc, char **argv)
+{
+    struct options o;
+
+    parse(argc, argv, &o);
+    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                  -1, 0);
+    if (shared == MAP_FAILED) {
+        perror("load: memory for results");
+        return 1;
+    }
+    return run(&o);
+}

@@ -1,0 +1,157 @@
+// Command gofuse-null serves the filesystem null on go-fuse's raw API, the
+// fastest that go-fuse offers.
+//
+//	gofuse-null MOUNTPOINT
+//
+// The library starts and stops its own readers on one shared descriptor, at
+// most GOMAXPROCS+1 of them. Of bench/responder.c's INIT flags, INIT_EXT is set by
+// go-fuse itself and the rest is asked for below.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+const (
+	files    = 10000
+	fileSize = 64 << 10
+	bigSize  = 4 << 30
+	file0    = 2
+	big      = file0 + files
+	maxWrite = 1 << 20
+)
+
+var zeros [maxWrite]byte
+
+// null answers what it does not define with ENOSYS, so that the kernel stops
+// asking.
+type null struct {
+	fuse.RawFileSystem
+}
+
+func fillAttr(a *fuse.Attr, node uint64) {
+	a.Ino = node
+	a.Blksize = 4096
+	if node == fuse.FUSE_ROOT_ID {
+		a.Mode = syscall.S_IFDIR | 0o555
+		a.Nlink = 2
+		return
+	}
+	a.Mode = syscall.S_IFREG | 0o444
+	a.Nlink = 1
+	a.Size = fileSize
+	if node == big {
+		a.Size = bigSize
+	}
+	a.Blocks = a.Size / 512
+}
+
+func findName(name string) uint64 {
+	if name == "big" {
+		return big
+	}
+	if len(name) != 5 || name[0] != 'f' {
+		return 0
+	}
+	n, err := strconv.ParseUint(name[1:], 10, 16)
+	if err != nil {
+		return 0
+	}
+	return file0 + n
+}
+
+func (null) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	node := findName(name)
+	if h.NodeId != fuse.FUSE_ROOT_ID || node == 0 {
+		return fuse.ENOENT
+	}
+	out.NodeId = node // time-outs stay 0
+	fillAttr(&out.Attr, node)
+	return fuse.OK
+}
+
+func (null) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	fillAttr(&out.Attr, in.NodeId)
+	return fuse.OK
+}
+
+func (null) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY {
+		return fuse.EROFS
+	}
+	out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	if in.NodeId == big {
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	}
+	return fuse.OK
+}
+
+func (null) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	var size uint64 = fileSize
+	if in.NodeId == big {
+		size = bigSize
+	}
+	n := uint64(in.Size)
+	if in.Offset >= size {
+		n = 0
+	} else if n > size-in.Offset {
+		n = size - in.Offset
+	}
+	return fuse.ReadResultData(zeros[:n]), fuse.OK
+}
+
+func (null) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+
+func (null) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
+	return fuse.ENOSYS
+}
+
+func (null) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	for i := in.Offset; i <= files; i++ {
+		name := "big"
+		if i < files {
+			name = fmt.Sprintf("f%04d", i)
+		}
+		if !out.AddDirEntry(fuse.DirEntry{Name: name, Mode: syscall.S_IFREG, Ino: file0 + i}) {
+			break
+		}
+	}
+	return fuse.OK
+}
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: gofuse-null MOUNTPOINT")
+		os.Exit(2)
+	}
+	server, err := fuse.NewServer(null{fuse.NewDefaultRawFileSystem()}, os.Args[1], &fuse.MountOptions{
+		AllowOther:         true,
+		MaxWrite:           maxWrite,
+		DirectMountStrict:  true,
+		DisableReadDirPlus: true,
+		DisableXAttrs:      true,
+		FsName:             "gofuse",
+		Name:               "gofuse",
+		ExtraCapabilities:  fuse.CAP_ASYNC_DIO | fuse.CAP_ATOMIC_O_TRUNC,
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gofuse-null: mount:", err)
+		os.Exit(1)
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-stop
+		if err := server.Unmount(); err != nil {
+			fmt.Fprintln(os.Stderr, "gofuse-null: unmount:", err)
+			os.Exit(1)
+		}
+	}()
+	server.Serve()
+}

@@ -1,0 +1,237 @@
+/*
+ * The filesystem `null` on libfuse's low-level API, the fastest that libfuse
+ * offers.
+ *
+ *   libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s]
+ *
+ * -s: one thread, without the thread pool. Otherwise libfuse's pool of at most
+ * N threads (default 10, libfuse's own default), which it starts on demand.
+ *
+ * Unlike bench/responder.c: libfuse 3.14 speaks protocol 7.31, so it neither
+ * asks for INIT_EXT nor needs to; and the receive buffer is sized by it.
+ */
+#define FUSE_USE_VERSION 312
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define FILES 10000u
+#define FILE_SIZE (64u << 10)
+#define BIG_SIZE (4ull << 30)
+#define NODE_FILE0 2u
+#define NODE_BIG (NODE_FILE0 + FILES)
+#define MAX_WRITE (1u << 20)
+
+struct options {
+    const char *mountpoint;
+    unsigned readers;
+    bool clone;
+    bool single;
+};
+
+static char zeros[MAX_WRITE];
+
+static void fill_stat(struct stat *st, fuse_ino_t node)
+{
+    memset(st, 0, sizeof(*st));
+    st->st_ino = node;
+    st->st_blksize = 4096;
+    if (node == FUSE_ROOT_ID) {
+        st->st_mode = S_IFDIR | 0555;
+        st->st_nlink = 2;
+        return;
+    }
+    st->st_mode = S_IFREG | 0444;
+    st->st_nlink = 1;
+    st->st_size = node == NODE_BIG ? (off_t)BIG_SIZE : (off_t)FILE_SIZE;
+    st->st_blocks = st->st_size / 512;
+}
+
+static fuse_ino_t find_name(const char *name)
+{
+    unsigned n = 0;
+
+    if (strcmp(name, "big") == 0)
+        return NODE_BIG;
+    if (name[0] != 'f')
+        return 0;
+    for (int i = 1; i <= 4; i++) {
+        if (name[i] < '0' || name[i] > '9')
+            return 0;
+        n = n * 10 + (unsigned)(name[i] - '0');
+    }
+    return name[5] ? 0 : NODE_FILE0 + n;
+}
+
+static void null_init(void *user, struct fuse_conn_info *conn)
+{
+    (void)user;
+    conn->max_write = MAX_WRITE;
+    conn->want = conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
+                                  FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC |
+                                  FUSE_CAP_ASYNC_DIO);
+}
+
+static void null_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fuse_entry_param e = {.ino = find_name(name)}; /* time-outs 0 */
+
+    if (parent != FUSE_ROOT_ID || e.ino == 0) {
+        fuse_reply_err(req, ENOENT);
+        return;
+    }
+    fill_stat(&e.attr, e.ino);
+    fuse_reply_entry(req, &e);
+}
+
+static void null_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct stat st;
+
+    (void)fi;
+    fill_stat(&st, ino);
+    fuse_reply_attr(req, &st, 0);
+}
+
+static void null_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+        fuse_reply_err(req, EROFS);
+        return;
+    }
+    if (ino == NODE_BIG)
+        fi->keep_cache = 1;
+    else
+        fi->direct_io = 1;
+    fuse_reply_open(req, fi);
+}
+
+static void null_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                      struct fuse_file_info *fi)
+{
+    off_t end = ino == NODE_BIG ? (off_t)BIG_SIZE : (off_t)FILE_SIZE;
+
+    (void)fi;
+    if (off >= end)
+        size = 0;
+    else if ((off_t)size > end - off)
+        size = (size_t)(end - off);
+    fuse_reply_buf(req, zeros, size < MAX_WRITE ? size : MAX_WRITE);
+}
+
+/* libfuse answers what has no handler here with ENOSYS, except opendir, which
+ * it grants; this one makes the kernel stop asking. */
+static void null_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino, (void)fi;
+    fuse_reply_err(req, ENOSYS);
+}
+
+static void null_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                         struct fuse_file_info *fi)
+{
+    char *buf = malloc(size);
+    size_t used = 0;
+
+    (void)ino, (void)fi;
+    if (!buf) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    for (; off < (off_t)FILES + 3; off++) {
+        struct stat st;
+        char name[8];
+        size_t n;
+
+        fill_stat(&st, off < 2 ? FUSE_ROOT_ID : NODE_FILE0 + (fuse_ino_t)off - 2);
+        if (off < 2)
+            snprintf(name, sizeof(name), "%s", off ? ".." : ".");
+        else if (st.st_ino == NODE_BIG)
+            snprintf(name, sizeof(name), "big");
+        else
+            snprintf(name, sizeof(name), "f%04u", (unsigned)(off - 2) % FILES);
+        n = fuse_add_direntry(req, buf + used, size - used, name, &st, off + 1);
+        if (n > size - used)
+            break;
+        used += n;
+    }
+    fuse_reply_buf(req, buf, used);
+    free(buf);
+}
+
+static const struct fuse_lowlevel_ops null_ops = {
+    .init = null_init,
+    .lookup = null_lookup,
+    .getattr = null_getattr,
+    .open = null_open,
+    .read = null_read,
+    .opendir = null_opendir,
+    .readdir = null_readdir,
+};
+
+static int serve(struct fuse_session *se, const struct options *o)
+{
+    struct fuse_loop_config *cfg;
+    int rc;
+
+    if (o->single)
+        return fuse_session_loop(se);
+    cfg = fuse_loop_cfg_create();
+    fuse_loop_cfg_set_clone_fd(cfg, o->clone);
+    if (o->readers) {
+        fuse_loop_cfg_set_max_threads(cfg, o->readers);
+        fuse_loop_cfg_set_idle_threads(cfg, o->readers);
+    }
+    rc = fuse_session_loop_mt(se, cfg);
+    fuse_loop_cfg_destroy(cfg);
+    return rc;
+}
+
+static void parse(int argc, char **argv, struct options *o)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-s") == 0)
+            o->single = true;
+        else if (strcmp(argv[i], "--readers") == 0 && i + 1 < argc)
+            o->readers = (unsigned)atoi(argv[++i]);
+        else if (strcmp(argv[i], "--clone") == 0 && i + 1 < argc)
+            o->clone = strcmp(argv[++i], "require") == 0;
+        else if (argv[i][0] != '-' && !o->mountpoint)
+            o->mountpoint = argv[i];
+        else
+            o->mountpoint = NULL, i = argc;
+    }
+    if (!o->mountpoint) {
+        fputs("usage: libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s]\n", stderr);
+        exit(2);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    struct options o = {0};
+    struct fuse_session *se;
+    int rc = 1;
+
+    parse(argc, argv, &o);
+    if (fuse_opt_add_arg(&args, argv[0]) < 0 || fuse_opt_add_arg(&args, "-oallow_other") < 0)
+        return 1;
+    se = fuse_session_new(&args, &null_ops, sizeof(null_ops), NULL);
+    fuse_opt_free_args(&args);
+    if (!se)
+        return 1;
+    if (fuse_set_signal_handlers(se) == 0 && fuse_session_mount(se, o.mountpoint) == 0) {
+        rc = serve(se, &o) < 0;
+        fuse_session_unmount(se);
+    }
+    fuse_remove_signal_handlers(se);
+    fuse_session_destroy(se);
+    return rc;
+}

@@ -1,0 +1,95 @@
+"""The filesystem ``null`` on mfusepy (ctypes over libfuse 3's high-level API).
+
+    mfusepy_null.py MOUNTPOINT [--nothreads]
+
+What the library does not permit: its high-level layer works with paths, keeps
+its own table of nodes (so it answers OPENDIR itself; ENOSYS cannot be latched)
+and calls ``getattr`` for each LOOKUP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import os
+import stat
+import sys
+from typing import Any
+
+os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
+
+import mfusepy  # noqa: E402  (the library is chosen when it is imported)
+
+FILES = 10000
+FILE_SIZE = 64 << 10
+BIG_SIZE = 4 << 30
+MAX_WRITE = 1 << 20
+
+ROOT = {"st_mode": stat.S_IFDIR | 0o555, "st_nlink": 2}
+FILE = {"st_mode": stat.S_IFREG | 0o444, "st_nlink": 1, "st_size": FILE_SIZE}
+BIG = {"st_mode": stat.S_IFREG | 0o444, "st_nlink": 1, "st_size": BIG_SIZE}
+
+
+@functools.lru_cache(maxsize=64)
+def zeros(size: int) -> bytes:
+    return bytes(size)
+
+
+class Null(mfusepy.Operations):
+    """Nothing beyond what is measured, so libfuse answers the rest with ENOSYS."""
+
+    use_ns = True
+
+    def init_with_config(self, conn_info: Any, config_3: Any) -> None:
+        if conn_info is not None:
+            conn_info.max_write = MAX_WRITE
+
+    def getattr(self, path: str, fh: Any = None) -> dict[str, Any]:
+        if len(path) == 6 and path[1] == "f" and path[2:].isdigit():
+            return FILE
+        if path == "/":
+            return ROOT
+        if path == "/big":
+            return BIG
+        raise mfusepy.FuseOSError(errno.ENOENT)
+
+    def open(self, path: str, fi: Any) -> int:
+        if fi.flags & os.O_ACCMODE != os.O_RDONLY:
+            raise mfusepy.FuseOSError(errno.EROFS)
+        if path == "/big":
+            fi.keep_cache = 1
+            fi.fh = 1
+        else:
+            fi.direct_io = 1
+        return 0
+
+    def read(self, path: str, size: int, offset: int, fi: Any) -> bytes:
+        end = BIG_SIZE if fi.fh else FILE_SIZE
+        return zeros(max(0, min(size, end - offset)))
+
+    def readdir(self, path: str, fh: Any) -> list[str]:
+        return [".", "..", *(f"f{i:04}" for i in range(FILES)), "big"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("mountpoint")
+    parser.add_argument("--nothreads", action="store_true")
+    args = parser.parse_args()
+    mfusepy.FUSE(
+        Null(),
+        args.mountpoint,
+        raw_fi=True,
+        foreground=True,
+        nothreads=args.nothreads,
+        allow_other=True,
+        entry_timeout=0,
+        attr_timeout=0,
+        negative_timeout=0,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
