@@ -68,7 +68,10 @@ struct mf__msg {
     uint32_t ext_len;
 };
 
-/* Split one contiguous message of len bytes. -EPROTO: shorter than a header, or lengths that contradict. */
+/*
+ * Split one contiguous message of len bytes. -EPROTO: shorter than a header, or lengths that contradict; then the
+ * header is there as far as the message goes, the rest of it 0, and the views are empty.
+ */
 int mf__msg_split(struct mf__msg *msg, const void *buf, size_t len);
 
 /*
@@ -116,26 +119,35 @@ size_t mf__put_statx(void *dst, uint64_t timeout_ns, const struct fuse_statx *sx
 size_t mf__put_init(void *dst, const struct fuse_init_out *out, uint32_t kernel_minor); /* 8, 24 or 64 by minor */
 void mf__put_header(void *dst, size_t body_len, int error, uint64_t unique);            /* 16 at dst */
 
-/* Is this what a filesystem may give as entry, attr? 0 or -EINVAL (bad type bits, size > 2^63-1, ns >= 10^9, root). */
+/*
+ * Is this what a filesystem may give as entry, attr? 0 or -EINVAL: bad type bits, size > 2^63-1, ns >= 10^9; in an
+ * entry also node 0 or the root where it is no lookup (which may find nothing, and the root at "." and "..").
+ */
 int mf__check_attr(const struct mf_attr *a);
 int mf__check_entry(const struct mf_entry *e, bool lookup);
 /* A name that may go to the kernel: 1..4095 bytes, no '/', no NUL. 0 or -EINVAL. */
 int mf__check_name(const char *name, uint64_t len);
 
-/* ---- directory entries: bytes written at dst, -ENOSPC, -EINVAL ------------------------------------- */
+/*
+ * ---- directory entries: bytes written at dst, -ENOSPC, -EINVAL -------------------------------------
+ * `type` is S_IFMT bits. In direntplus type and d_ino (the node where it is 0) come from the entry's attributes.
+ */
 int64_t mf__put_dirent(void *dst, uint64_t room, const char *name, uint64_t name_len, uint64_t ino, uint32_t type,
                        uint64_t next);
 int64_t mf__put_direntplus(void *dst, uint64_t room, const char *name, uint64_t name_len, const struct mf_entry *e,
                            uint64_t next);
 
-/* ---- notifications: the whole message at dst, length returned; -ENOSPC, -EINVAL --------------------- */
+/*
+ * ---- notifications: the whole message at dst, length returned; -ENOSPC, -EINVAL ---------------------
+ * store_head writes the 40 bytes before the data, and counts these in the header.
+ */
 int64_t mf__put_notify_inval_inode(void *dst, size_t room, uint64_t node, int64_t offset, int64_t length);
 int64_t mf__put_notify_inval_entry(void *dst, size_t room, uint64_t parent, const char *name, uint64_t name_len,
                                    uint32_t flags);
 int64_t mf__put_notify_delete(void *dst, size_t room, uint64_t parent, uint64_t child, const char *name,
                               uint64_t name_len);
 int64_t mf__put_notify_poll(void *dst, size_t room, uint64_t kh);
-int64_t mf__put_notify_store_head(void *dst, size_t room, uint64_t node, uint64_t offset, uint32_t size); /* data follow */
+int64_t mf__put_notify_store_head(void *dst, size_t room, uint64_t node, uint64_t offset, uint32_t size);
 int64_t mf__put_notify_retrieve(void *dst, size_t room, uint64_t unique, uint64_t node, uint64_t offset, uint32_t size);
 int64_t mf__put_notify_prune(void *dst, size_t room, const uint64_t *nodes, uint32_t count);
 int64_t mf__put_notify_plain(void *dst, size_t room, int32_t code); /* RESEND, INC_EPOCH */
