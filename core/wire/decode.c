@@ -160,11 +160,22 @@ static inline int whole_data(const struct mf__msg *msg, uint32_t size, struct mf
     return 0;
 }
 
-static void begin(const struct mf__msg *msg, struct mf_call *call)
+/* What the session fills lies behind `buf`. In pieces, since as one memset compilers make a slow loop of it. */
+static inline void clear(struct mf_call *call)
+{
+    uint8_t *p = (uint8_t *)call;
+    size_t n = offsetof(struct mf_call, buf);
+
+    for (; n >= 64; n -= 64, p += 64)
+        memset(p, 0, 64);
+    memset(p, 0, n);
+}
+
+static inline void begin(const struct mf__msg *msg, struct mf_call *call)
 {
     const struct fuse_in_header *hdr = &msg->hdr;
 
-    memset(call, 0, offsetof(struct mf_call, buf));
+    clear(call);
     call->size = sizeof(*call);
     call->op = mf__opcodes[hdr->opcode].slot;
     call->unique = hdr->unique;
@@ -679,14 +690,10 @@ static int decode_session(const struct mf__msg *msg, struct mf_call *call)
     uint64_t unique;
 
     switch (msg->hdr.opcode) {
-    case FUSE_INIT:
-        return mf__decode_init(msg, &init);
-    case FUSE_INTERRUPT:
-        return mf__decode_interrupt(msg, &unique);
-    case FUSE_NOTIFY_REPLY:
-        return decode_notify_reply(msg, call);
-    default: /* DESTROY */
-        return 0;
+    case FUSE_INIT: return mf__decode_init(msg, &init);
+    case FUSE_INTERRUPT: return mf__decode_interrupt(msg, &unique);
+    case FUSE_NOTIFY_REPLY: return decode_notify_reply(msg, call);
+    default: /* DESTROY */ return 0;
     }
 }
 
@@ -698,61 +705,37 @@ static int decode_rest(const struct mf__msg *msg, struct mf_call *call)
     switch (msg->hdr.opcode) {
     case FUSE_GETLK:
     case FUSE_SETLK:
-    case FUSE_SETLKW:
-        return decode_lock(msg, call);
-    case FUSE_BMAP:
-        return decode_bmap(msg, call);
-    case FUSE_IOCTL:
-        return decode_ioctl(msg, call);
-    case FUSE_POLL:
-        return decode_poll(msg, call);
-    case FUSE_FALLOCATE:
-        return decode_fallocate(msg, call);
-    case FUSE_LSEEK:
-        return decode_lseek(msg, call);
+    case FUSE_SETLKW: return decode_lock(msg, call);
+    case FUSE_BMAP: return decode_bmap(msg, call);
+    case FUSE_IOCTL: return decode_ioctl(msg, call);
+    case FUSE_POLL: return decode_poll(msg, call);
+    case FUSE_FALLOCATE: return decode_fallocate(msg, call);
+    case FUSE_LSEEK: return decode_lseek(msg, call);
     case FUSE_COPY_FILE_RANGE:
-    case FUSE_COPY_FILE_RANGE_64:
-        return decode_copy(msg, call);
-    case FUSE_SETUPMAPPING:
-        return decode_setupmapping(msg, call);
-    case FUSE_REMOVEMAPPING:
-        return decode_removemapping(msg, call);
-    case FUSE_SYNCFS:
-        return decode_syncfs(msg);
-    case FUSE_TMPFILE:
-        return decode_tmpfile(msg, call);
-    case FUSE_STATX:
-        return decode_statx(msg, call);
-    default:
-        return decode_session(msg, call);
+    case FUSE_COPY_FILE_RANGE_64: return decode_copy(msg, call);
+    case FUSE_SETUPMAPPING: return decode_setupmapping(msg, call);
+    case FUSE_REMOVEMAPPING: return decode_removemapping(msg, call);
+    case FUSE_SYNCFS: return decode_syncfs(msg);
+    case FUSE_TMPFILE: return decode_tmpfile(msg, call);
+    case FUSE_STATX: return decode_statx(msg, call);
+    default: return decode_session(msg, call);
     }
 }
 
 static int decode_names(const struct mf__msg *msg, uint64_t flags, struct mf_call *call)
 {
     switch (msg->hdr.opcode) {
-    case FUSE_SYMLINK:
-        return decode_symlink(msg, call);
-    case FUSE_MKNOD:
-        return decode_mknod(msg, call);
-    case FUSE_MKDIR:
-        return decode_mkdir(msg, call);
-    case FUSE_RENAME:
-        return decode_rename(msg, call);
-    case FUSE_RENAME2:
-        return decode_rename2(msg, call);
-    case FUSE_LINK:
-        return decode_link(msg, call);
-    case FUSE_CREATE:
-        return decode_create(msg, call);
-    case FUSE_SETXATTR:
-        return decode_setxattr(msg, flags, call);
-    case FUSE_GETXATTR:
-        return decode_getxattr(msg, call);
-    case FUSE_REMOVEXATTR:
-        return whole_xattr_name(msg, call);
-    default:
-        return decode_rest(msg, call);
+    case FUSE_SYMLINK: return decode_symlink(msg, call);
+    case FUSE_MKNOD: return decode_mknod(msg, call);
+    case FUSE_MKDIR: return decode_mkdir(msg, call);
+    case FUSE_RENAME: return decode_rename(msg, call);
+    case FUSE_RENAME2: return decode_rename2(msg, call);
+    case FUSE_LINK: return decode_link(msg, call);
+    case FUSE_CREATE: return decode_create(msg, call);
+    case FUSE_SETXATTR: return decode_setxattr(msg, flags, call);
+    case FUSE_GETXATTR: return decode_getxattr(msg, call);
+    case FUSE_REMOVEXATTR: return whole_xattr_name(msg, call);
+    default: return decode_rest(msg, call);
     }
 }
 
@@ -764,41 +747,26 @@ int mf__decode(const struct mf__msg *msg, uint64_t flags, struct mf_call *call, 
     switch (msg->hdr.opcode) {
     case FUSE_LOOKUP:
     case FUSE_UNLINK:
-    case FUSE_RMDIR:
-        return whole_name(msg, &call->name, &call->name_len);
-    case FUSE_FORGET:
-        return decode_forget(msg, call, one);
-    case FUSE_BATCH_FORGET:
-        return decode_batch_forget(msg, call);
-    case FUSE_GETATTR:
-        return decode_getattr(msg, call);
-    case FUSE_SETATTR:
-        return decode_setattr(msg, call);
+    case FUSE_RMDIR: return whole_name(msg, &call->name, &call->name_len);
+    case FUSE_FORGET: return decode_forget(msg, call, one);
+    case FUSE_BATCH_FORGET: return decode_batch_forget(msg, call);
+    case FUSE_GETATTR: return decode_getattr(msg, call);
+    case FUSE_SETATTR: return decode_setattr(msg, call);
     case FUSE_READLINK:
-    case FUSE_STATFS:
-        return 0;
+    case FUSE_STATFS: return 0;
     case FUSE_OPEN:
-    case FUSE_OPENDIR:
-        return decode_open(msg, call);
+    case FUSE_OPENDIR: return decode_open(msg, call);
     case FUSE_READ:
     case FUSE_READDIR:
-    case FUSE_READDIRPLUS:
-        return decode_read(msg, call);
-    case FUSE_WRITE:
-        return decode_write(msg, call);
-    case FUSE_FLUSH:
-        return decode_flush(msg, call);
+    case FUSE_READDIRPLUS: return decode_read(msg, call);
+    case FUSE_WRITE: return decode_write(msg, call);
+    case FUSE_FLUSH: return decode_flush(msg, call);
     case FUSE_RELEASE:
-    case FUSE_RELEASEDIR:
-        return decode_release(msg, call);
+    case FUSE_RELEASEDIR: return decode_release(msg, call);
     case FUSE_FSYNC:
-    case FUSE_FSYNCDIR:
-        return decode_fsync(msg, call);
-    case FUSE_ACCESS:
-        return decode_access(msg, call);
-    case FUSE_LISTXATTR:
-        return decode_listxattr(msg, call);
-    default:
-        return decode_names(msg, flags, call);
+    case FUSE_FSYNCDIR: return decode_fsync(msg, call);
+    case FUSE_ACCESS: return decode_access(msg, call);
+    case FUSE_LISTXATTR: return decode_listxattr(msg, call);
+    default: return decode_names(msg, flags, call);
     }
 }

@@ -14,9 +14,7 @@ static int64_t finish(uint8_t *dst, uint64_t head, const char *name, uint64_t na
 
 static struct fuse_dirent dirent(uint64_t name_len, uint64_t ino, uint32_t mode, uint64_t next)
 {
-    return (struct fuse_dirent){
-        .ino = ino, .off = next, .namelen = (uint32_t)name_len, .type = (mode >> 12) & 15
-    };
+    return (struct fuse_dirent){ .ino = ino, .off = next, .namelen = (uint32_t)name_len, .type = (mode >> 12) & 15 };
 }
 
 int64_t mf__put_dirent(void *dst, uint64_t room, const char *name, uint64_t name_len, uint64_t ino, uint32_t type,

@@ -8,9 +8,8 @@
 
 #define SAME(field) (offsetof(struct mf_attr, field) == offsetof(struct fuse_attr, field))
 _Static_assert(sizeof(struct mf_attr) == sizeof(struct fuse_attr) && SAME(ino) && SAME(size) && SAME(blocks) &&
-                   SAME(atime) && SAME(mtime) && SAME(ctime) && SAME(atimensec) && SAME(mtimensec) &&
-                   SAME(ctimensec) && SAME(mode) && SAME(nlink) && SAME(uid) && SAME(gid) && SAME(rdev) &&
-                   SAME(blksize) && SAME(flags),
+                   SAME(atime) && SAME(mtime) && SAME(ctime) && SAME(atimensec) && SAME(mtimensec) && SAME(ctimensec) &&
+                   SAME(mode) && SAME(nlink) && SAME(uid) && SAME(gid) && SAME(rdev) && SAME(blksize) && SAME(flags),
                "attributes are copied as they are");
 
 #define PUT(dst, out) (memcpy(dst, &(out), sizeof(out)), sizeof(out))

@@ -20,8 +20,8 @@
 #define FUSE_INVALID_UIDGID 0xffffffffu /* uid, gid in a header of an idmapped mount: no such user here */
 
 /* Bits of fuse_in_header.unique beside the number. */
-#define FUSE_INT_REQ_BIT 1ull            /* an INTERRUPT: the rest is the number of its target */
-#define FUSE_UNIQUE_RESEND (1ull << 63)  /* sent again after FUSE_NOTIFY_RESEND */
+#define FUSE_INT_REQ_BIT 1ull           /* an INTERRUPT: the rest is the number of its target */
+#define FUSE_UNIQUE_RESEND (1ull << 63) /* sent again after FUSE_NOTIFY_RESEND */
 #define FUSE_REQ_ID_STEP 2ull
 
 #define FUSE_MIN_READ_BUFFER 8192 /* a read with less room fails */
@@ -115,49 +115,49 @@ _Static_assert(sizeof(struct fuse_out_header) == 16, "fuse_out_header");
  * INIT flags: the kernel offers, the server answers with the subset that it wants. "told": a capability of the
  * kernel that needs no echo. Bits from 32 on travel in flags2, which counts only together with FUSE_INIT_EXT.
  */
-#define FUSE_ASYNC_READ (1ull << 0)           /* read-ahead sends several READs at once */
-#define FUSE_POSIX_LOCKS (1ull << 1)          /* fcntl locks come to the server (7.7) */
-#define FUSE_FILE_OPS (1ull << 2)             /* never offered */
-#define FUSE_ATOMIC_O_TRUNC (1ull << 3)       /* O_TRUNC comes with OPEN instead of as a SETATTR */
-#define FUSE_EXPORT_SUPPORT (1ull << 4)       /* LOOKUP of "." and ".." is answered */
-#define FUSE_BIG_WRITES (1ull << 5)           /* WRITEs of more than a page */
-#define FUSE_DONT_MASK (1ull << 6)            /* the umask is the server's business (7.12) */
-#define FUSE_SPLICE_WRITE (1ull << 7)         /* told (7.14) */
-#define FUSE_SPLICE_MOVE (1ull << 8)          /* told (7.14) */
-#define FUSE_SPLICE_READ (1ull << 9)          /* told (7.14) */
-#define FUSE_FLOCK_LOCKS (1ull << 10)         /* flock(2) comes to the server (7.17) */
-#define FUSE_HAS_IOCTL_DIR (1ull << 11)       /* told (7.18) */
-#define FUSE_AUTO_INVAL_DATA (1ull << 12)     /* cached data go when mtime or size changed (7.20) */
-#define FUSE_DO_READDIRPLUS (1ull << 13)      /* READDIRPLUS in place of READDIR (7.21) */
-#define FUSE_READDIRPLUS_AUTO (1ull << 14)    /* with the former: only where it seems to pay (7.21) */
-#define FUSE_ASYNC_DIO (1ull << 15)           /* direct I/O in parallel pieces (7.22) */
-#define FUSE_WRITEBACK_CACHE (1ull << 16)     /* the kernel delays writes; excludes FUSE_PASSTHROUGH (7.23) */
-#define FUSE_NO_OPEN_SUPPORT (1ull << 17)     /* told: ENOSYS to OPEN ends OPEN and RELEASE (7.23) */
-#define FUSE_PARALLEL_DIROPS (1ull << 18)     /* several LOOKUP, READDIR in one directory (7.25) */
-#define FUSE_HANDLE_KILLPRIV (1ull << 19)     /* the server drops suid, sgid and capabilities (7.26) */
-#define FUSE_POSIX_ACL (1ull << 20)           /* ACLs are the kernel's; forces default_permissions (7.26) */
-#define FUSE_ABORT_ERROR (1ull << 21)         /* a read after an abort gives ECONNABORTED (7.27) */
-#define FUSE_MAX_PAGES (1ull << 22)           /* fuse_init_out.max_pages counts (7.28) */
-#define FUSE_CACHE_SYMLINKS (1ull << 23)      /* targets of links are cached (7.28) */
-#define FUSE_NO_OPENDIR_SUPPORT (1ull << 24)  /* told: likewise for OPENDIR (7.29) */
-#define FUSE_EXPLICIT_INVAL_DATA (1ull << 25) /* cached data go only when told to (7.30) */
-#define FUSE_MAP_ALIGNMENT (1ull << 26)       /* virtiofs (7.31) */
-#define FUSE_SUBMOUNTS (1ull << 27)           /* virtiofs (7.32) */
-#define FUSE_HANDLE_KILLPRIV_V2 (1ull << 28)  /* the kernel says when: *_KILL_SUIDGID (7.33) */
-#define FUSE_SETXATTR_EXT (1ull << 29)        /* the long fuse_setxattr_in (7.33) */
-#define FUSE_INIT_EXT (1ull << 30)            /* flags2 counts (7.36) */
-#define FUSE_INIT_RESERVED (1ull << 31)       /* never to be used */
-#define FUSE_SECURITY_CTX (1ull << 32)        /* new nodes come with security contexts (7.36) */
-#define FUSE_HAS_INODE_DAX (1ull << 33)       /* virtiofs (7.36) */
-#define FUSE_CREATE_SUPP_GROUP (1ull << 34)   /* new nodes come with the directory's group (7.38) */
-#define FUSE_HAS_EXPIRE_ONLY (1ull << 35)     /* told (7.38) */
+#define FUSE_ASYNC_READ (1ull << 0)            /* read-ahead sends several READs at once */
+#define FUSE_POSIX_LOCKS (1ull << 1)           /* fcntl locks come to the server (7.7) */
+#define FUSE_FILE_OPS (1ull << 2)              /* never offered */
+#define FUSE_ATOMIC_O_TRUNC (1ull << 3)        /* O_TRUNC comes with OPEN instead of as a SETATTR */
+#define FUSE_EXPORT_SUPPORT (1ull << 4)        /* LOOKUP of "." and ".." is answered */
+#define FUSE_BIG_WRITES (1ull << 5)            /* WRITEs of more than a page */
+#define FUSE_DONT_MASK (1ull << 6)             /* the umask is the server's business (7.12) */
+#define FUSE_SPLICE_WRITE (1ull << 7)          /* told (7.14) */
+#define FUSE_SPLICE_MOVE (1ull << 8)           /* told (7.14) */
+#define FUSE_SPLICE_READ (1ull << 9)           /* told (7.14) */
+#define FUSE_FLOCK_LOCKS (1ull << 10)          /* flock(2) comes to the server (7.17) */
+#define FUSE_HAS_IOCTL_DIR (1ull << 11)        /* told (7.18) */
+#define FUSE_AUTO_INVAL_DATA (1ull << 12)      /* cached data go when mtime or size changed (7.20) */
+#define FUSE_DO_READDIRPLUS (1ull << 13)       /* READDIRPLUS in place of READDIR (7.21) */
+#define FUSE_READDIRPLUS_AUTO (1ull << 14)     /* with the former: only where it seems to pay (7.21) */
+#define FUSE_ASYNC_DIO (1ull << 15)            /* direct I/O in parallel pieces (7.22) */
+#define FUSE_WRITEBACK_CACHE (1ull << 16)      /* the kernel delays writes; excludes FUSE_PASSTHROUGH (7.23) */
+#define FUSE_NO_OPEN_SUPPORT (1ull << 17)      /* told: ENOSYS to OPEN ends OPEN and RELEASE (7.23) */
+#define FUSE_PARALLEL_DIROPS (1ull << 18)      /* several LOOKUP, READDIR in one directory (7.25) */
+#define FUSE_HANDLE_KILLPRIV (1ull << 19)      /* the server drops suid, sgid and capabilities (7.26) */
+#define FUSE_POSIX_ACL (1ull << 20)            /* ACLs are the kernel's; forces default_permissions (7.26) */
+#define FUSE_ABORT_ERROR (1ull << 21)          /* a read after an abort gives ECONNABORTED (7.27) */
+#define FUSE_MAX_PAGES (1ull << 22)            /* fuse_init_out.max_pages counts (7.28) */
+#define FUSE_CACHE_SYMLINKS (1ull << 23)       /* targets of links are cached (7.28) */
+#define FUSE_NO_OPENDIR_SUPPORT (1ull << 24)   /* told: likewise for OPENDIR (7.29) */
+#define FUSE_EXPLICIT_INVAL_DATA (1ull << 25)  /* cached data go only when told to (7.30) */
+#define FUSE_MAP_ALIGNMENT (1ull << 26)        /* virtiofs (7.31) */
+#define FUSE_SUBMOUNTS (1ull << 27)            /* virtiofs (7.32) */
+#define FUSE_HANDLE_KILLPRIV_V2 (1ull << 28)   /* the kernel says when: *_KILL_SUIDGID (7.33) */
+#define FUSE_SETXATTR_EXT (1ull << 29)         /* the long fuse_setxattr_in (7.33) */
+#define FUSE_INIT_EXT (1ull << 30)             /* flags2 counts (7.36) */
+#define FUSE_INIT_RESERVED (1ull << 31)        /* never to be used */
+#define FUSE_SECURITY_CTX (1ull << 32)         /* new nodes come with security contexts (7.36) */
+#define FUSE_HAS_INODE_DAX (1ull << 33)        /* virtiofs (7.36) */
+#define FUSE_CREATE_SUPP_GROUP (1ull << 34)    /* new nodes come with the directory's group (7.38) */
+#define FUSE_HAS_EXPIRE_ONLY (1ull << 35)      /* told (7.38) */
 #define FUSE_DIRECT_IO_ALLOW_MMAP (1ull << 36) /* shared maps of direct I/O files (7.39) */
-#define FUSE_PASSTHROUGH (1ull << 37)         /* data of a file go to another file in the kernel (7.40) */
-#define FUSE_NO_EXPORT_SUPPORT (1ull << 38)   /* no file handles for NFS (7.40) */
-#define FUSE_HAS_RESEND (1ull << 39)          /* told (7.40) */
-#define FUSE_ALLOW_IDMAP (1ull << 40)         /* idmapped mounts; needs default_permissions (7.41) */
-#define FUSE_OVER_IO_URING (1ull << 41)       /* requests over io_uring (7.42) */
-#define FUSE_REQUEST_TIMEOUT (1ull << 42)     /* fuse_init_out.request_timeout counts (7.43) */
+#define FUSE_PASSTHROUGH (1ull << 37)          /* data of a file go to another file in the kernel (7.40) */
+#define FUSE_NO_EXPORT_SUPPORT (1ull << 38)    /* no file handles for NFS (7.40) */
+#define FUSE_HAS_RESEND (1ull << 39)           /* told (7.40) */
+#define FUSE_ALLOW_IDMAP (1ull << 40)          /* idmapped mounts; needs default_permissions (7.41) */
+#define FUSE_OVER_IO_URING (1ull << 41)        /* requests over io_uring (7.42) */
+#define FUSE_REQUEST_TIMEOUT (1ull << 42)      /* fuse_init_out.request_timeout counts (7.43) */
 
 #define FUSE_DIRECT_IO_RELAX FUSE_DIRECT_IO_ALLOW_MMAP /* the name it had first */
 
@@ -206,22 +206,22 @@ _Static_assert(sizeof(struct fuse_interrupt_in) == 8, "fuse_interrupt_in");
 
 /* 80 bytes before 7.9. */
 struct fuse_attr {
-    uint64_t ino;       /* st_ino shown to users (nodeid is separate) */
-    uint64_t size;      /* at most 2^63 - 1 */
-    uint64_t blocks;    /* 512-byte units */
+    uint64_t ino;    /* st_ino shown to users (nodeid is separate) */
+    uint64_t size;   /* at most 2^63 - 1 */
+    uint64_t blocks; /* 512-byte units */
     uint64_t atime;
     uint64_t mtime;
     uint64_t ctime;
     uint32_t atimensec; /* below 10^9, like the next two */
     uint32_t mtimensec;
     uint32_t ctimensec;
-    uint32_t mode;      /* type and permissions; the type of a live node never changes */
+    uint32_t mode; /* type and permissions; the type of a live node never changes */
     uint32_t nlink;
     uint32_t uid;
     uint32_t gid;
-    uint32_t rdev;      /* (minor & 0xff) | major << 8 | (minor & ~0xff) << 12 */
-    uint32_t blksize;   /* 0 = that of the mount (7.9) */
-    uint32_t flags;     /* FUSE_ATTR_* (7.32) */
+    uint32_t rdev;    /* (minor & 0xff) | major << 8 | (minor & ~0xff) << 12 */
+    uint32_t blksize; /* 0 = that of the mount (7.9) */
+    uint32_t flags;   /* FUSE_ATTR_* (7.32) */
 };
 _Static_assert(sizeof(struct fuse_attr) == 88, "fuse_attr");
 
@@ -255,7 +255,7 @@ _Static_assert(sizeof(struct fuse_attr_out) == 104, "fuse_attr_out");
 struct fuse_getattr_in {
     uint32_t getattr_flags; /* FUSE_GETATTR_FH */
     uint32_t dummy;
-    uint64_t fh;            /* with FUSE_GETATTR_FH */
+    uint64_t fh; /* with FUSE_GETATTR_FH */
 };
 _Static_assert(sizeof(struct fuse_getattr_in) == 16, "fuse_getattr_in");
 
@@ -274,17 +274,17 @@ _Static_assert(sizeof(struct fuse_getattr_in) == 16, "fuse_getattr_in");
 #define FATTR_KILL_SUIDGID (1u << 11) /* 7.33 */
 
 struct fuse_setattr_in {
-    uint32_t valid;      /* FATTR_* mask */
+    uint32_t valid; /* FATTR_* mask */
     uint32_t padding;
     uint64_t fh;         /* with FATTR_FH (7.3) */
     uint64_t size;       /* with FATTR_SIZE */
     uint64_t lock_owner; /* with FATTR_LOCKOWNER (7.9) */
     uint64_t atime;
     uint64_t mtime;
-    uint64_t ctime;      /* 7.23 (with FATTR_CTIME, writeback cache only) */
+    uint64_t ctime; /* 7.23 (with FATTR_CTIME, writeback cache only) */
     uint32_t atimensec;
     uint32_t mtimensec;
-    uint32_t ctimensec;  /* 7.23 */
+    uint32_t ctimensec; /* 7.23 */
     uint32_t mode;
     uint32_t unused4;
     uint32_t uid;
@@ -302,9 +302,9 @@ _Static_assert(sizeof(struct fuse_sx_time) == 16, "fuse_sx_time");
 
 /* The bytes of statx(2)'s buffer. */
 struct fuse_statx {
-    uint32_t mask;             /* STATX_* that are valid */
-    uint32_t blksize;          /* preferred I/O size */
-    uint64_t attributes;       /* STATX_ATTR_* */
+    uint32_t mask;       /* STATX_* that are valid */
+    uint32_t blksize;    /* preferred I/O size */
+    uint64_t attributes; /* STATX_ATTR_* */
     uint32_t nlink;
     uint32_t uid;
     uint32_t gid;
@@ -320,8 +320,8 @@ struct fuse_statx {
     struct fuse_sx_time mtime;
     uint32_t rdev_major;
     uint32_t rdev_minor;
-    uint32_t dev_major;        /* ignored by kernel */
-    uint32_t dev_minor;        /* ignored by kernel */
+    uint32_t dev_major; /* ignored by kernel */
+    uint32_t dev_minor; /* ignored by kernel */
     uint64_t __spare2[14];
 };
 _Static_assert(sizeof(struct fuse_statx) == 256, "fuse_statx");
@@ -330,8 +330,8 @@ struct fuse_statx_in {
     uint32_t getattr_flags; /* FUSE_GETATTR_FH */
     uint32_t reserved;
     uint64_t fh;
-    uint32_t sx_flags;      /* AT_STATX_* */
-    uint32_t sx_mask;       /* STATX_* wanted */
+    uint32_t sx_flags; /* AT_STATX_* */
+    uint32_t sx_mask;  /* STATX_* wanted */
 };
 _Static_assert(sizeof(struct fuse_statx_in) == 24, "fuse_statx_in");
 
@@ -346,10 +346,10 @@ _Static_assert(sizeof(struct fuse_statx_out) == 288, "fuse_statx_out");
 
 /* 48 bytes before 7.4. */
 struct fuse_kstatfs {
-    uint64_t blocks;  /* in frsize units */
+    uint64_t blocks; /* in frsize units */
     uint64_t bfree;
     uint64_t bavail;
-    uint64_t files;   /* inodes */
+    uint64_t files; /* inodes */
     uint64_t ffree;
     uint32_t bsize;   /* f_bsize */
     uint32_t namelen; /* f_namelen */
@@ -451,8 +451,8 @@ _Static_assert(sizeof(struct fuse_create_in) == 16, "fuse_create_in");
 
 #define FOPEN_DIRECT_IO (1u << 0)
 #define FOPEN_KEEP_CACHE (1u << 1)
-#define FOPEN_NONSEEKABLE (1u << 2)            /* 7.10 */
-#define FOPEN_CACHE_DIR (1u << 3)              /* 7.28 */
+#define FOPEN_NONSEEKABLE (1u << 2) /* 7.10 */
+#define FOPEN_CACHE_DIR (1u << 3)   /* 7.28 */
 #define FOPEN_STREAM (1u << 4)
 #define FOPEN_NOFLUSH (1u << 5)                /* 7.35 */
 #define FOPEN_PARALLEL_DIRECT_WRITES (1u << 6) /* 7.38 */
@@ -494,7 +494,7 @@ struct fuse_read_in {
     uint32_t size;       /* the answer is never longer */
     uint32_t read_flags; /* FUSE_READ_* */
     uint64_t lock_owner;
-    uint32_t flags;      /* the file's flags now */
+    uint32_t flags; /* the file's flags now */
     uint32_t padding;
 };
 _Static_assert(sizeof(struct fuse_read_in) == 40, "fuse_read_in");
@@ -506,12 +506,12 @@ _Static_assert(sizeof(struct fuse_read_in) == 40, "fuse_read_in");
 
 /* 24 bytes before 7.9. */
 struct fuse_write_in {
-    uint64_t fh;          /* a guess with FUSE_WRITE_CACHE */
+    uint64_t fh; /* a guess with FUSE_WRITE_CACHE */
     uint64_t offset;
     uint32_t size;        /* bytes that follow */
     uint32_t write_flags; /* FUSE_WRITE_* */
     uint64_t lock_owner;
-    uint32_t flags;       /* the file's flags now */
+    uint32_t flags; /* the file's flags now */
     uint32_t padding;
 };
 _Static_assert(sizeof(struct fuse_write_in) == 40, "fuse_write_in");
@@ -680,7 +680,7 @@ _Static_assert(sizeof(struct fuse_lk_out) == 24, "fuse_lk_out");
 
 struct fuse_ioctl_in {
     uint64_t fh;
-    uint32_t flags;    /* FUSE_IOCTL_* */
+    uint32_t flags; /* FUSE_IOCTL_* */
     uint32_t cmd;
     uint64_t arg;      /* the caller's third argument, unread */
     uint32_t in_size;  /* bytes that follow */
