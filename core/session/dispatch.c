@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/* dispatch.c - from a received message to the handler and back: decoding, access, answers given in C. */
+#include <string.h>
+
+#include "session/session.h"
+
+/* Nobody answers for these within the filesystem's code. */
+static bool may_pass(const struct mf_session *s, const struct mf__slot *slot)
+{
+    const struct fuse_in_header *hdr = &slot->io.msg.hdr;
+
+    if (s->terms.acl == MF_ACL_ALL || !(slot->row->props & MF__OPC_ACL) || hdr->uid == s->terms.owner_uid)
+        return true;
+    if (s->terms.acl == MF_ACL_ROOT_AND_OWNER && hdr->uid == 0)
+        return true;
+    /* The kernel's own flush of times, in nobody's name. */
+    return hdr->opcode == FUSE_SETATTR && hdr->pid == 0;
+}
+
+static void forgotten_answer(struct mf__slot *slot)
+{
+    mf__count(&slot->reader->stats.forgotten, 1);
+    mf__log_limited(slot->reader->session, MF_LOG_ERROR, "%s of node %llu: the handler returned without an answer",
+                    slot->row->name, (unsigned long long)slot->call.node);
+    mf__send_error(slot, -EIO);
+}
+
+/* The handler has returned: the slot is the reader's again, now or when somebody else's answer is out. */
+static void settle(struct mf__slot *slot, bool kept)
+{
+    if (slot->row->reply == MF__REPLY_NEVER)
+        atomic_store_explicit(&slot->unique, 0, memory_order_relaxed);
+    else if (!slot->inside && !kept && mf__token_claim(mf__slot_token(slot)) == 0)
+        forgotten_answer(slot);
+    else if (!slot->inside && !(atomic_fetch_or(&slot->left, MF__LEFT_HANDLER) & MF__LEFT_ANSWERER))
+        return; /* whoever answers gives it back */
+    mf__slot_recycle(slot);
+}
+
+static void answer_error(struct mf__slot *slot, int error)
+{
+    if (slot->row->reply != MF__REPLY_NEVER && mf__token_claim(mf__slot_token(slot)) == 0)
+        mf__send_error(slot, error);
+    settle(slot, false);
+}
+
+static void enter_handler(struct mf_session *s, struct mf__slot *slot)
+{
+    struct mf_call *call = &slot->call;
+    int32_t rc;
+
+    call->req = mf__slot_token(slot);
+    call->buf = slot->io.body;
+    call->buf_size = slot->io.body_size;
+    call->again = (slot->io.msg.hdr.unique & FUSE_UNIQUE_RESEND) != 0;
+    memset(&call->answer, 0, sizeof(call->answer));
+    atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
+    rc = s->upcall(call, s->user);
+    if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
+        settle(slot, slot->kept || rc == MF_ANSWER_LATER);
+        return;
+    }
+    if (mf__token_claim(call->req) == 0) {
+        if (rc == 0)
+            mf__send_answer(slot);
+        else if (rc < 0 && rc > -512)
+            mf__send_error(slot, rc);
+        else
+            mf__refuse(slot, "the handler returned a number that is no errno");
+    }
+    settle(slot, slot->kept);
+}
+
+static void session_message(struct mf__reader *r, struct mf__slot *slot)
+{
+    switch (slot->io.msg.hdr.opcode) {
+    case FUSE_INTERRUPT:
+        mf__interrupt(r, slot);
+        break;
+    case FUSE_DESTROY:
+        answer_error(slot, 0);
+        return;
+    case FUSE_INIT:
+        answer_error(slot, -EIO); /* a second handshake: never */
+        return;
+    default:
+        break;
+    }
+    settle(slot, false);
+}
+
+static void malformed(struct mf__reader *r, struct mf__slot *slot)
+{
+    const struct fuse_in_header *hdr = &slot->io.msg.hdr;
+
+    mf__count(&r->stats.malformed, 1);
+    mf__log_limited(r->session, MF_LOG_ERROR, "reader %u: malformed message: opcode %u, length %u, id %llu", r->index,
+                    hdr->opcode, hdr->len, (unsigned long long)hdr->unique);
+    answer_error(slot, -EIO);
+}
+
+static void trace(struct mf__reader *r, const struct mf__slot *slot)
+{
+    const struct mf_call *call = &slot->call;
+
+    mf__logf(&r->session->log, MF_LOG_DEBUG, "reader %u fd %d: %s id %llu node %llu%s%s pid %u", r->index, r->ch->fd,
+             slot->row->name ? slot->row->name : "?", (unsigned long long)call->unique, (unsigned long long)call->node,
+             call->name ? " " : "", call->name ? call->name : "", call->pid);
+}
+
+static void decoded(struct mf__reader *r, struct mf__slot *slot)
+{
+    struct mf_session *s = r->session;
+
+    if (s->opts.flags & MF_OPT_DEBUG)
+        trace(r, slot);
+    if (!slot->row->slot || !(s->implemented & (1ull << slot->row->slot))) {
+        answer_error(slot, slot->row->props & MF__OPC_ALWAYS ? 0 : -ENOSYS);
+        return;
+    }
+    if (!may_pass(s, slot)) {
+        answer_error(slot, -EACCES);
+        return;
+    }
+    enter_handler(s, slot);
+}
+
+void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
+{
+    struct mf__msg *msg = &slot->io.msg;
+    int rc;
+
+    slot->row = mf__opcode(msg->hdr.opcode);
+    mf__slot_open(slot);
+    atomic_store_explicit(&slot->unique, msg->hdr.unique, memory_order_release);
+    r->current = slot;
+    mf__count_request(r, slot);
+    if (!slot->row->known) {
+        /* Newer than this library, or garbage: a message that has an id is owed an answer either way. */
+        if (msg->hdr.opcode == 0)
+            malformed(r, slot);
+        else
+            answer_error(slot, -ENOSYS);
+    } else if (slot->row->props & MF__OPC_SESSION) {
+        session_message(r, slot);
+    } else {
+        rc = mf__decode(msg, r->session->terms.flags, &slot->call, &slot->one);
+        if (rc < 0)
+            malformed(r, slot);
+        else
+            decoded(r, slot);
+    }
+    r->current = NULL;
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/* reader.c - the loop of one reader, its thread, and what happens when it dies. */
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "session/session.h"
+
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+#include <sys/syscall.h>
+#endif
+
+#define MAX_RENEWALS 3u /* channels in a row that a reader may lose before the session is given up */
+
+/*
+ * One word of thread-local memory, reached without a call: the static TLS block has room for it also where
+ * the library is loaded at run time.
+ */
+_Thread_local struct mf__reader *mf__self __attribute__((tls_model("initial-exec")));
+
+static uint32_t thread_id(void)
+{
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    return (uint32_t)syscall(SYS_gettid);
+#else
+    return 0;
+#endif
+}
+
+static void name_thread(uint32_t index)
+{
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    char name[16];
+
+    snprintf(name, sizeof(name), "mf-reader-%u", index);
+    pthread_setname_np(pthread_self(), name);
+#else
+    (void)index;
+#endif
+}
+
+/* Somebody else's descriptor may be non-blocking. */
+static void wait_readable(struct mf__channel *ch)
+{
+    struct pollfd p = {.fd = ch->fd, .events = POLLIN};
+
+    if (ch->fd >= 0)
+        poll(&p, 1, 100);
+}
+
+/* The channel broke while others may be well: report it and go on with a new clone. */
+static bool renew_channel(struct mf__reader *r, int error)
+{
+    struct mf_session *s = r->session;
+    struct mf__channel *ch;
+    int rc = r->ch->ops->clone(r->ch, &ch);
+
+    atomic_fetch_add(&s->failed_readers, 1);
+    mf__logf(&s->log, MF_LOG_ERROR, "reader %u: descriptor %d failed: %s; %s", r->index, r->ch->fd, mf__strerror(-error),
+             rc == 0 ? "replaced by a new clone" : "no clone to replace it");
+    if (rc < 0)
+        return false;
+    pthread_mutex_lock(&s->lock);
+    rc = mf__channels_add(s, ch);
+    if (rc == 0) {
+        mf__channel_get(ch);
+        mf__channel_put(r->ch);
+        r->ch = ch;
+        r->fd = ch->fd;
+    } else {
+        mf__channel_put(ch);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return rc == 0;
+}
+
+static bool receive_failed(struct mf__reader *r, int rc, uint32_t *renewals)
+{
+    switch (rc) {
+    case -EINTR:
+        return true;
+    case -EAGAIN:
+        wait_readable(r->ch);
+        return true;
+    case -ENODEV: /* unmounted: the ordinary end */
+        mf__stop_request(r->session, 0);
+        return false;
+    case -ECONNABORTED:
+        mf__stop_request(r->session, -ECONNABORTED);
+        return false;
+    default:
+        if (++*renewals <= MAX_RENEWALS && renew_channel(r, rc))
+            return true;
+        if (atomic_load(&r->session->alive) == 1 || *renewals > MAX_RENEWALS)
+            mf__stop_request(r->session, rc);
+        return false;
+    }
+}
+
+static void serve(struct mf__reader *r)
+{
+    struct mf_session *s = r->session;
+    uint32_t renewals = 0;
+
+    while (!atomic_load_explicit(&s->stop, memory_order_relaxed)) {
+        struct mf__io *got;
+        int rc;
+
+        if (!r->spare)
+            r->spare = mf__slot_take(r);
+        if (!r->spare)
+            break;
+        atomic_store_explicit(&r->state, MF__READER_RECEIVING, memory_order_relaxed);
+        rc = r->ch->ops->receive(r->ch, &r->spare->io, &got);
+        atomic_store_explicit(&r->state, MF__READER_BUSY, memory_order_relaxed);
+        if (rc < 0) {
+            if (!receive_failed(r, rc, &renewals))
+                break;
+            continue;
+        }
+        if (got == &r->spare->io)
+            r->spare = NULL;
+        got->ch = r->ch;
+        renewals = 0;
+        mf__dispatch(r, MF__CONTAINER_OF(got, struct mf__slot, io));
+    }
+}
+
+static void reader_ended(struct mf__reader *r)
+{
+    struct mf_session *s = r->session;
+
+    atomic_store(&r->state, MF__READER_ENDED);
+    atomic_store(&r->tid, 0);
+    mf__self = NULL;
+    pthread_mutex_lock(&s->lock);
+    if (atomic_fetch_sub(&s->alive, 1) == 1)
+        mf__stop_request(s, 0);
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Somebody cancelled this thread: answer what it had in hand and let another one take its place. */
+static void reader_cancelled(void *arg)
+{
+    struct mf__reader *r = arg;
+    struct mf_session *s = r->session;
+    struct mf__slot *slot = r->current;
+
+    atomic_fetch_add(&s->failed_readers, 1);
+    mf__logf(&s->log, MF_LOG_ERROR, "reader %u was cancelled%s; a new thread takes its place", r->index,
+             slot ? " in a handler" : "");
+    if (slot && mf__token_claim(mf__slot_token(slot)) == 0)
+        mf__send_error(slot, -EIO);
+    if (slot)
+        mf__slot_recycle(slot);
+    r->current = NULL;
+    if (s->hooks.reader_end)
+        s->hooks.reader_end(s, r->index, s->hooks_user);
+    if (r->joinable)
+        pthread_detach(pthread_self());
+    r->joinable = false;
+    if (!atomic_load(&s->stop) && mf__reader_spawn(r) == 0)
+        atomic_fetch_sub(&s->alive, 1); /* the new thread has counted itself */
+    else
+        reader_ended(r);
+}
+
+void mf__reader_run(struct mf__reader *r)
+{
+    struct mf_session *s = r->session;
+
+    mf__self = r;
+    atomic_store(&r->tid, thread_id());
+    pthread_cleanup_push(reader_cancelled, r);
+    if (s->hooks.reader_start)
+        s->hooks.reader_start(s, r->index, s->hooks_user);
+    serve(r);
+    pthread_cleanup_pop(0);
+    if (s->hooks.reader_end)
+        s->hooks.reader_end(s, r->index, s->hooks_user);
+    reader_ended(r);
+}
+
+static void *reader_main(void *arg)
+{
+    struct mf__reader *r = arg;
+
+    name_thread(r->index);
+    mf__reader_run(r);
+    return NULL;
+}
+
+/*
+ * Signals of the program go to the program's own threads. What a language's runtime needs on every thread
+ * (preemption, profiling, faults) and the kick stay open.
+ */
+static void reader_mask(sigset_t *mask)
+{
+    static const int open[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGURG, SIGPROF};
+
+    sigfillset(mask);
+    for (size_t i = 0; i < MF__ARRAY_SIZE(open); i++)
+        sigdelset(mask, open[i]);
+    sigdelset(mask, mf__kick_install());
+}
+
+int mf__reader_spawn(struct mf__reader *r)
+{
+    sigset_t mask, old;
+    int rc;
+
+    reader_mask(&mask);
+    atomic_store(&r->state, MF__READER_BUSY);
+    atomic_fetch_add(&r->session->alive, 1);
+    pthread_sigmask(SIG_SETMASK, &mask, &old);
+    pthread_mutex_lock(&r->session->lock); /* whoever kicks reads r->thread */
+    rc = pthread_create(&r->thread, NULL, reader_main, r);
+    r->joinable = rc == 0;
+    pthread_mutex_unlock(&r->session->lock);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc) {
+        atomic_fetch_sub(&r->session->alive, 1);
+        atomic_store(&r->state, MF__READER_ENDED);
+        return -rc;
+    }
+    return 0;
+}

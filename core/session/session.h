@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * session.h - a session, its readers and the requests that they hold. The comment at each structure says
+ * who writes it: that is what keeps the hot path free of locks and of cache lines that two threads write.
+ */
+#ifndef MF_SESSION_H
+#define MF_SESSION_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include <manifuse/manifuse.h>
+
+#include "base/base.h"
+#include "mount/mount.h"
+#include "transport/transport.h"
+#include "wire/wire.h"
+
+#define MF__MAX_READERS 256u
+#define MF__DEFAULT_OUTSTANDING 256u
+#define MF__MAX_OUTSTANDING 65536u
+#define MF__DEFAULT_STOP_MS 10000u
+#define MF__HANDSHAKE_MS 10000
+#define MF__MIN_MINOR 31u /* oldest protocol that is served */
+#define MF__MINOR 45u     /* newest that is known */
+#define MF__LATENCY_SAMPLE 16u
+
+/* ---- requests ----------------------------------------------------------------------------------- */
+
+#define MF__SLOT_ALIGN 1024u
+#define MF__TOKENS 128u /* generations that a token tells apart: addresses within the slot, 8 bytes apart */
+
+/* Ids, not flags, stored in this order: what a successor needs to know after this process was killed. */
+struct mf__journal {
+    _Atomic uint64_t started; /* a handler was entered with this request */
+    _Atomic uint64_t done;    /* the handler has decided; stored before the answer goes out */
+    _Atomic uint64_t laid;    /* the answer lies complete in the reply buffer */
+    _Atomic uint64_t sent;    /* the kernel has taken it */
+};
+
+/* Who has let go of a slot. */
+#define MF__LEFT_HANDLER 1u
+#define MF__LEFT_ANSWERER 2u
+
+/*
+ * One request in hand. It belongs to the reader that received it, which reuses it when the handler has
+ * returned and the answer is out. A token (struct mf_req *) is an address inside the slot that encodes the
+ * slot's generation, so that a token kept too long is recognised instead of answering somebody else's
+ * request.
+ */
+struct mf__slot {
+    struct mf_call call;
+    struct mf__io io;
+    struct mf__reader *reader;
+    const struct mf__opcode *row;
+    struct mf_forget one;
+    struct mf__journal journal;
+    _Atomic uint64_t unique;      /* id in hand, 0 = none; INTERRUPT looks for it from other threads */
+    _Atomic uint64_t interrupted; /* the id whose caller gave up: stale values hit nothing */
+    _Atomic uint32_t state;       /* generation << 1 | open */
+    _Atomic uint32_t left;        /* MF__LEFT_*: used only where an answer comes from outside the handler */
+    uint32_t generation;          /* the reader's copy */
+    bool kept;                    /* mf_req_defer(): written in the handler */
+    bool inside;                  /* answered on the reader's thread within the handler */
+    uint64_t received_ns;         /* 0 = not timed */
+    uint64_t dirents;             /* bytes of entries added to io.body */
+    struct mf__slot *next;        /* free list, return stack */
+};
+
+struct mf__slab {
+    struct mf__slab *next;
+    struct mf__region slots_mem;
+    struct mf__region buffers;
+    uint32_t count;
+};
+
+/* ---- readers ------------------------------------------------------------------------------------ */
+
+/* Counters, written by one thread and read by any: relaxed atomics that compile to plain arithmetic. */
+struct mf__counters {
+    _Atomic uint64_t requests, replies, errors, bytes_in, bytes_out;
+    _Atomic uint64_t no_reply, wakeups, malformed, forgotten, interrupts;
+    struct {
+        _Atomic uint64_t requests, errors, bytes_in, bytes_out;
+    } ops[MF_STATS_OPS];
+    _Atomic uint64_t latency[MF_STATS_BUCKETS];
+};
+
+enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, MF__READER_ENDED };
+
+struct mf__reader {
+    struct mf_session *session;
+    struct mf__channel *ch;
+    uint32_t index;
+    int fd; /* of ch, also when that is closed: for the statistics */
+    struct mf__slot *current; /* in a handler now; the reader's own thread only */
+    struct mf__slot *spare;   /* what the next receive may fill */
+    struct mf__slot *free;
+    struct mf__slab *_Atomic slabs;
+    uint32_t slots;
+    uint32_t sample;
+    struct mf__counters stats; /* written by the reader's thread */
+    /* Written by others; on lines of their own. */
+    _Alignas(MF__CACHE_LINE) _Atomic(struct mf__slot *) returned; /* slots that answerers gave back */
+    _Atomic uint32_t starving; /* the reader waits for one of them */
+    struct mf__counters *foreign; /* what answerers outside the reader's handlers count */
+    _Alignas(MF__CACHE_LINE) _Atomic uint32_t state;
+    _Atomic uint32_t tid;
+    pthread_t thread;
+    bool joinable;
+};
+
+/* ---- sessions ----------------------------------------------------------------------------------- */
+
+enum mf__phase { MF__NEW, MF__READY, MF__RUNNING, MF__OVER };
+
+struct mf_session {
+    /* Fixed before the first request. */
+    int32_t (*upcall)(struct mf_call *call, void *user);
+    void *user;         /* for upcall */
+    uint64_t implemented;
+    struct mf_upcall_ops hooks; /* reader_start, reader_end, destroy, interrupted */
+    void *hooks_user;
+    struct mf_ops typed;
+    struct mf_session_opts opts;
+    struct mf__log log;
+    struct mf_negotiated terms; /* immutable once the handshake is done */
+    struct mf__mount_opts mount_opts;
+    char *mount_text, *fsname, *subtype;
+
+    pthread_mutex_t lock; /* phase, readers being added, mount */
+    pthread_cond_t changed;
+    enum mf__phase phase;
+    struct mf__mount mount;
+    bool mounted;
+    bool destroyed;
+    bool abandoned; /* a handler never came back: the memory that it uses is not freed */
+    bool signals_on;
+    pid_t pid;      /* a forked child must not tear down its parent's mount */
+    struct mf__reader *readers[MF__MAX_READERS];
+    _Atomic uint32_t reader_count;
+    struct mf__channel *channels[MF__MAX_READERS];
+    uint32_t channel_count;
+    uint32_t channels_had; /* the count while it ran */
+    _Atomic uint32_t ending; /* 1: somebody shall call mf_session_finish() */
+    _Atomic uint32_t stop;   /* 1: readers leave */
+    _Atomic uint32_t alive;  /* reader threads that have not ended */
+    _Atomic int result;      /* first error that ended it */
+    int event[2];            /* pipe, readable for ever once the session is ending */
+    uint32_t clone_error;
+    _Atomic uint32_t failed_readers;
+    char clone_reason[128];
+    char transport_reason[128];
+    _Atomic uint64_t log_budget; /* second << 32 | lines in it: malformed messages cannot flood the log */
+    struct mf_session *next;     /* the registry */
+};
+
+/* The reader that this thread is, or NULL. */
+extern _Thread_local struct mf__reader *mf__self;
+
+/* slot.c */
+int mf__reader_new(struct mf_session *s, struct mf__channel *ch, struct mf__reader **out);
+void mf__reader_free(struct mf__reader *r);
+struct mf__slot *mf__slot_take(struct mf__reader *r); /* NULL: the session stops, or there is no memory */
+void mf__slot_open(struct mf__slot *slot);
+void mf__slot_recycle(struct mf__slot *slot);        /* the reader's thread */
+void mf__slot_give_back(struct mf__slot *slot);      /* any other thread */
+struct mf_req *mf__slot_token(struct mf__slot *slot);
+struct mf__slot *mf__token_slot(struct mf_req *req);
+/* Take the right to answer: 0, or -EALREADY. */
+int mf__token_claim(struct mf_req *req);
+bool mf__token_is_open(struct mf_req *req);
+/* Call fn for every slot of a session until it returns nonzero; returns that. Any thread. */
+int mf__slots_each(struct mf_session *s, int (*fn)(struct mf__slot *slot, void *arg), void *arg);
+
+/* negotiate.c */
+int mf__handshake(struct mf_session *s, struct mf_error *err);
+int mf__terms_check(const struct mf_negotiated *neg, struct mf_error *err);
+
+/* channels.c */
+int mf__channels_add(struct mf_session *s, struct mf__channel *ch);
+int mf__channels_clone(struct mf_session *s, uint32_t readers, struct mf_error *err);
+int mf__readers_make(struct mf_session *s);
+uint32_t mf__reader_target(const struct mf_session *s);
+void mf__channels_close(struct mf_session *s);
+
+/* reader.c */
+int mf__reader_spawn(struct mf__reader *r);
+void mf__reader_run(struct mf__reader *r); /* on the calling thread */
+
+/* dispatch.c */
+void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);
+
+/* typed.c */
+int32_t mf__typed_upcall(struct mf_call *call, void *user);
+uint64_t mf__typed_mask(const struct mf_ops *ops);
+
+/* reply.c: the callers have claimed the request. */
+int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n);
+int mf__send_error(struct mf__slot *slot, int error);
+int mf__send_body(struct mf__slot *slot, size_t length);
+int mf__send_data(struct mf__slot *slot, const void *data, uint64_t length);
+int mf__send_fd(struct mf__slot *slot, int fd, uint64_t offset, uint64_t length);
+int mf__send_entry(struct mf__slot *slot, const struct mf_entry *entry, const struct mf_open *open);
+int mf__send_answer(struct mf__slot *slot); /* what call.answer holds, by the operation's kind */
+int mf__refuse(struct mf__slot *slot, const char *why); /* EIO, logged; -EINVAL */
+
+/* interrupt.c */
+void mf__interrupt(struct mf__reader *r, struct mf__slot *slot);
+
+/* stop.c */
+void mf__stop_request(struct mf_session *s, int result); /* async-signal-safe */
+int mf__end_service(struct mf_session *s); /* unmount, then let the readers go; -ETIMEDOUT: by force */
+void mf__release_kept(struct mf_session *s);
+int mf__unmount_own(struct mf_session *s);
+
+/* attach.c */
+int mf__attach_mount(struct mf_session *s, const char *mountpoint, struct mf_error *err);
+int mf__attach_channels(struct mf_session *s, const int *fds, uint32_t n, struct mf_error *err);
+
+/* signals.c */
+int mf__kick_install(void); /* the signal's number */
+void mf__kick(struct mf__reader *r);
+int mf__signals_on(struct mf_session *s);
+void mf__signals_off(struct mf_session *s);
+
+/* registry.c: all sessions of the process, for interrupts and forks. */
+int mf__registry_add(struct mf_session *s);
+void mf__registry_remove(struct mf_session *s);
+/* Call fn for each session on this connection (0: only `self`). */
+int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, void *arg), void *arg);
+
+/* stats.c */
+uint64_t mf__now_ns(void);
+void mf__count_request(struct mf__reader *r, struct mf__slot *slot);
+void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
+static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+/* log lines about single messages: at most some per second */
+__attribute__((format(printf, 3, 4))) void mf__log_limited(struct mf_session *s, uint32_t level, const char *fmt, ...);
+
+#endif

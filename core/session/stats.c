@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/* stats.c - counting without shared lines, log lines with a limit. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "session/session.h"
+
+#define LOG_LINES_PER_SECOND 10u
+
+uint64_t mf__now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * MF_SECOND + (uint64_t)ts.tv_nsec;
+}
+
+void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
+{
+    const struct fuse_in_header *hdr = &slot->io.msg.hdr;
+    uint32_t op = hdr->opcode < MF_STATS_OPS ? hdr->opcode : 0;
+
+    mf__count(&r->stats.requests, 1);
+    mf__count(&r->stats.bytes_in, hdr->len);
+    mf__count(&r->stats.ops[op].requests, 1);
+    mf__count(&r->stats.ops[op].bytes_in, hdr->len);
+    if (slot->row->reply == MF__REPLY_NEVER)
+        mf__count(&r->stats.no_reply, 1);
+    slot->received_ns = 0;
+    if (++r->sample % MF__LATENCY_SAMPLE == 0 && !(r->session->opts.flags & MF_OPT_NO_LATENCY))
+        slot->received_ns = mf__now_ns();
+}
+
+static uint32_t bucket_of(uint64_t ns)
+{
+    uint32_t bits = ns < 2 ? 0 : 64u - (uint32_t)__builtin_clzll(ns - 1);
+
+    return bits < MF_STATS_BUCKETS ? bits : MF_STATS_BUCKETS - 1;
+}
+
+/* On the reader's own thread its own counters; elsewhere the ones that need an atomic addition. */
+static void add(_Atomic uint64_t *own, _Atomic uint64_t *foreign, bool inside, uint64_t n)
+{
+    if (inside)
+        mf__count(own, n);
+    else
+        atomic_fetch_add_explicit(foreign, n, memory_order_relaxed);
+}
+
+void mf__count_reply(struct mf__slot *slot, int error, size_t bytes)
+{
+    struct mf__reader *r = slot->reader;
+    struct mf__counters *own = &r->stats;
+    struct mf__counters *far = r->foreign;
+    uint32_t op = slot->io.msg.hdr.opcode < MF_STATS_OPS ? slot->io.msg.hdr.opcode : 0;
+    bool inside = mf__self == r;
+    uint64_t total = bytes + sizeof(struct fuse_out_header);
+
+    add(&own->replies, &far->replies, inside, 1);
+    add(&own->bytes_out, &far->bytes_out, inside, total);
+    add(&own->ops[op].bytes_out, &far->ops[op].bytes_out, inside, total);
+    if (error) {
+        add(&own->errors, &far->errors, inside, 1);
+        add(&own->ops[op].errors, &far->ops[op].errors, inside, 1);
+    }
+    if (slot->received_ns) {
+        uint32_t b = bucket_of(mf__now_ns() - slot->received_ns);
+
+        add(&own->latency[b], &far->latency[b], inside, 1);
+    }
+}
+
+#define SUM(r, field)                                                                                                  \
+    (atomic_load_explicit(&(r)->stats.field, memory_order_relaxed) +                                                   \
+     atomic_load_explicit(&(r)->foreign->field, memory_order_relaxed))
+
+static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
+{
+    st->reader = r->index;
+    st->fd = r->fd;
+    st->tid = atomic_load(&r->tid);
+    st->replies = SUM(r, replies);
+    st->requests = SUM(r, requests);
+    st->errors = SUM(r, errors);
+    st->bytes_in = SUM(r, bytes_in);
+    st->bytes_out = SUM(r, bytes_out);
+    st->wakeups = SUM(r, wakeups);
+    st->malformed = SUM(r, malformed);
+    st->forgotten = SUM(r, forgotten);
+    st->interrupts = SUM(r, interrupts);
+    st->in_flight = st->requests - SUM(r, no_reply);
+    st->in_flight = st->in_flight > st->replies ? st->in_flight - st->replies : 0;
+    for (uint32_t i = 0; i < MF_STATS_OPS; i++) {
+        st->ops[i].requests = SUM(r, ops[i].requests);
+        st->ops[i].errors = SUM(r, ops[i].errors);
+        st->ops[i].bytes_in = SUM(r, ops[i].bytes_in);
+        st->ops[i].bytes_out = SUM(r, ops[i].bytes_out);
+    }
+    for (uint32_t i = 0; i < MF_STATS_BUCKETS; i++)
+        st->latency[i] = SUM(r, latency[i]);
+}
+
+int mf_session_stats(struct mf_session *s, uint32_t reader, struct mf_reader_stats *out)
+{
+    struct mf_reader_stats st = {.size = sizeof(st)};
+    uint32_t room = out->size < sizeof(st) ? out->size : (uint32_t)sizeof(st);
+
+    if (room < offsetof(struct mf_reader_stats, requests))
+        return -EINVAL;
+    if (reader >= atomic_load_explicit(&s->reader_count, memory_order_acquire))
+        return -ENOENT;
+    sum_stats(s->readers[reader], &st);
+    st.size = out->size;
+    memcpy(out, &st, room);
+    return 0;
+}
+
+static int write_line(int fd, const char *line, int len)
+{
+    return len < 0 || write(fd, line, (size_t)len) < 0 ? -EIO : 0;
+}
+
+int mf_session_write_stats(struct mf_session *s, int fd)
+{
+    struct mf_reader_stats st;
+    char line[512];
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < atomic_load(&s->reader_count); i++) {
+        st.size = sizeof(st);
+        rc = mf_session_stats(s, i, &st);
+        if (rc == 0)
+            rc = write_line(fd, line,
+                            snprintf(line, sizeof(line),
+                                     "{\"reader\":%u,\"fd\":%d,\"requests\":%llu,\"replies\":%llu,\"errors\":%llu,"
+                                     "\"bytes_in\":%llu,\"bytes_out\":%llu,\"interrupts\":%llu}\n",
+                                     st.reader, st.fd, (unsigned long long)st.requests,
+                                     (unsigned long long)st.replies, (unsigned long long)st.errors,
+                                     (unsigned long long)st.bytes_in, (unsigned long long)st.bytes_out,
+                                     (unsigned long long)st.interrupts));
+    }
+    return rc;
+}
+
+/* One word holds the second and the lines in it. */
+static bool within_budget(struct mf_session *s)
+{
+    uint64_t second = mf__now_ns() / MF_SECOND;
+    uint64_t old = atomic_load(&s->log_budget);
+    uint64_t next;
+
+    do {
+        next = old >> 32 == second ? old + 1 : second << 32 | 1;
+        if ((uint32_t)next > LOG_LINES_PER_SECOND)
+            return false;
+    } while (!atomic_compare_exchange_weak(&s->log_budget, &old, next));
+    return true;
+}
+
+void mf__log_limited(struct mf_session *s, uint32_t level, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+
+    if (!within_budget(s))
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    mf__logf(&s->log, level, "%s", text);
+}

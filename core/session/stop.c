@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/* stop.c - the end of a session: unmount, let readers leave, and force where something does not end. */
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "session/session.h"
+
+#define AFTER_ABORT_NS (2 * MF_SECOND) /* how long handlers have to notice that their mount was aborted */
+
+void mf__stop_request(struct mf_session *s, int result)
+{
+    int none = 0;
+    ssize_t ignored;
+
+    if (result)
+        atomic_compare_exchange_strong(&s->result, &none, result);
+    if (atomic_exchange(&s->ending, 1) == 0) {
+        ignored = write(s->event[1], "", 1);
+        (void)ignored;
+    }
+}
+
+void mf_session_stop(struct mf_session *s)
+{
+    mf__stop_request(s, 0);
+}
+
+/* Wait for s->changed until `deadline` (monotonic) or for `slice` ns, whichever comes first. Lock held. */
+static void wait_changed(struct mf_session *s, uint64_t deadline, uint64_t slice)
+{
+    uint64_t now = mf__now_ns();
+    struct timespec until;
+
+    if (now + slice > deadline)
+        slice = deadline > now ? deadline - now : 0;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (long)(slice % MF_SECOND);
+    until.tv_sec += (time_t)(slice / MF_SECOND) + until.tv_nsec / (long)MF_SECOND;
+    until.tv_nsec %= (long)MF_SECOND;
+    pthread_cond_timedwait(&s->changed, &s->lock, &until);
+}
+
+/* ---- unmounting, which may wait for dirty pages and so for the filesystem itself ------------------- */
+
+struct unmounting {
+    struct mf_session *s;
+    bool done;
+    int rc;
+};
+
+static void *unmount_main(void *arg)
+{
+    struct unmounting *u = arg;
+    int rc = mf__unmount(&u->s->mount);
+
+    pthread_mutex_lock(&u->s->lock);
+    u->rc = rc;
+    u->done = true;
+    pthread_cond_broadcast(&u->s->changed);
+    pthread_mutex_unlock(&u->s->lock);
+    return NULL;
+}
+
+static void force(struct mf_session *s)
+{
+    int null;
+
+    if (s->terms.connection && mf__abort_connection(s->terms.connection) == 0)
+        return;
+    /* The last descriptor's end aborts the connection, too. A late answer then goes nowhere, harmlessly. */
+    null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; null >= 0 && i < s->channel_count; i++) {
+        if (s->channels[i]->fd >= 0)
+            dup2(null, s->channels[i]->fd);
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (null >= 0)
+        close(null);
+}
+
+int mf__unmount_own(struct mf_session *s)
+{
+    struct unmounting u = {.s = s};
+    uint64_t deadline = mf__now_ns() + s->opts.stop_timeout_ms * 1000000ull;
+    pthread_t thread;
+    int rc = 0;
+
+    if (!s->mounted)
+        return 0;
+    if (pthread_create(&thread, NULL, unmount_main, &u) != 0)
+        return mf__unmount(&s->mount);
+    pthread_mutex_lock(&s->lock);
+    while (!u.done && mf__now_ns() < deadline)
+        wait_changed(s, deadline, MF_SECOND);
+    if (!u.done) {
+        pthread_mutex_unlock(&s->lock);
+        mf__logf(&s->log, MF_LOG_ERROR, "unmounting takes longer than %u ms: the connection is aborted",
+                 s->opts.stop_timeout_ms);
+        force(s);
+        rc = -ETIMEDOUT;
+        pthread_mutex_lock(&s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(thread, NULL);
+    s->mounted = false;
+    return rc ? rc : u.rc;
+}
+
+/* ---- readers ------------------------------------------------------------------------------------- */
+
+static void kick_all(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        if (atomic_load(&s->readers[i]->state) == MF__READER_RECEIVING)
+            mf__kick(s->readers[i]);
+    }
+}
+
+static bool wait_readers(struct mf_session *s, uint64_t deadline)
+{
+    uint64_t slice = MF_SECOND / 1000;
+    bool gone;
+
+    pthread_mutex_lock(&s->lock);
+    while (atomic_load(&s->alive) && mf__now_ns() < deadline) {
+        kick_all(s);
+        pthread_cond_broadcast(&s->changed); /* a reader may wait for a slot */
+        wait_changed(s, deadline, slice);
+        if (slice < MF_SECOND / 100)
+            slice *= 2;
+    }
+    gone = atomic_load(&s->alive) == 0;
+    pthread_mutex_unlock(&s->lock);
+    return gone;
+}
+
+int mf__end_service(struct mf_session *s)
+{
+    uint64_t limit = s->opts.stop_timeout_ms * 1000000ull;
+    int rc = 0;
+
+    if (!(s->opts.flags & MF_OPT_NO_UNMOUNT))
+        rc = mf__unmount_own(s);
+    atomic_store(&s->stop, 1);
+    if (wait_readers(s, mf__now_ns() + limit))
+        return rc;
+    mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
+             atomic_load(&s->alive), s->opts.stop_timeout_ms);
+    force(s);
+    if (!wait_readers(s, mf__now_ns() + AFTER_ABORT_NS)) {
+        mf__logf(&s->log, MF_LOG_ERROR, "handlers of %u readers do not return; they are left behind",
+                 atomic_load(&s->alive));
+        s->abandoned = true;
+    }
+    return -ETIMEDOUT;
+}
+
+static int release_one(struct mf__slot *slot, void *arg)
+{
+    (void)arg;
+    if (atomic_load(&slot->unique) != 0 && mf__token_claim(mf__slot_token(slot)) == 0)
+        mf__send_error(slot, -ENOTCONN);
+    return 0;
+}
+
+/* Requests that were kept for later and never answered: now somebody else must not. */
+void mf__release_kept(struct mf_session *s)
+{
+    mf__slots_each(s, release_one, NULL);
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/* device.c - messages over a descriptor of /dev/fuse, its own or a clone. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "transport/transport.h"
+
+/* Bytes of a reply that are cheaper to copy next to the header than to hand over as a second piece. */
+#define COPY_LIMIT 512u
+
+#define HEADER_SIZE sizeof(struct fuse_out_header)
+
+static int device_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
+{
+    ssize_t n;
+
+    /* Afterwards a length that is not 0 says that a whole request is there: the buffer is the journal. */
+    memset(spare->recv, 0, sizeof(uint32_t));
+    n = read(ch->fd, spare->recv, spare->recv_size);
+    if (n < 0) {
+        /* The request went away while it was copied: there may be another. */
+        return errno == ENOENT ? -EAGAIN : -errno;
+    }
+    if (mf__msg_split(&spare->msg, spare->recv, (size_t)n) < 0)
+        spare->msg.hdr.opcode = 0;
+    *got = spare;
+    return 0;
+}
+
+static size_t total_length(const struct iovec *iov, int n)
+{
+    size_t sum = 0;
+
+    for (int i = 0; i < n; i++)
+        sum += iov[i].iov_len;
+    return sum;
+}
+
+static int written(ssize_t n)
+{
+    return n < 0 ? -errno : 0;
+}
+
+static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
+                       int n)
+{
+    uint8_t *head = io->body - HEADER_SIZE;
+    size_t body = total_length(iov, n);
+    struct iovec all[8];
+
+    mf__put_header(head, body, error, unique);
+    if (n == 0)
+        return written(write(ch->fd, head, HEADER_SIZE));
+    if (n == 1 && body <= COPY_LIMIT && iov[0].iov_base != io->body)
+        memcpy(io->body, iov[0].iov_base, body);
+    else if (n != 1 || iov[0].iov_base != io->body)
+        goto gather;
+    return written(write(ch->fd, head, HEADER_SIZE + body));
+gather:
+    if ((size_t)n >= MF__ARRAY_SIZE(all))
+        return -EINVAL;
+    all[0] = (struct iovec){.iov_base = head, .iov_len = HEADER_SIZE};
+    memcpy(all + 1, iov, sizeof(*iov) * (size_t)n);
+    return written(writev(ch->fd, all, n + 1));
+}
+
+static int device_write_raw(struct mf__channel *ch, const void *msg, size_t len)
+{
+    return written(write(ch->fd, msg, len));
+}
+
+static int device_clone(struct mf__channel *ch, struct mf__channel **out)
+{
+    int fd;
+    int rc = mf__clone_fd(ch->fd, &fd);
+
+    if (rc < 0)
+        return rc;
+    rc = mf__device_channel(fd, out);
+    if (rc < 0)
+        close(fd);
+    return rc;
+}
+
+static void device_close(struct mf__channel *ch)
+{
+    if (ch->fd >= 0)
+        close(ch->fd);
+    free(ch);
+}
+
+static const struct mf__transport device_transport = {
+    .name = "device",
+    .kind = MF_TRANSPORT_DEVICE,
+    .receive = device_receive,
+    .send = device_send,
+    .write_raw = device_write_raw,
+    .clone = device_clone,
+    .close = device_close,
+};
+
+int mf__device_channel(int fd, struct mf__channel **out)
+{
+    struct mf__channel *ch = calloc(1, sizeof(*ch));
+
+    if (!ch)
+        return -ENOMEM;
+    ch->ops = &device_transport;
+    ch->fd = fd;
+    atomic_init(&ch->refs, 1);
+    *out = ch;
+    return 0;
+}
