@@ -33,7 +33,14 @@ int mf__errorf(struct mf_error *err, int code, const char *fmt, ...)
     return code;
 }
 
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+/* On its own line: other C libraries lack the macro, and then the whole condition would not parse. */
+#ifdef __GLIBC__
+#if __GLIBC_PREREQ(2, 32)
+#define HAVE_STRERRORDESC 1
+#endif
+#endif
+
+#ifdef HAVE_STRERRORDESC
 static const char *describe(int error)
 {
     return strerrordesc_np(error);
@@ -52,35 +59,35 @@ static const char *describe(int error)
         int error;
         const char *text;
     } known[] = {
-        {0, "Success"},
-        {EPERM, "Operation not permitted"},
-        {ENOENT, "No such file or directory"},
-        {EINTR, "Interrupted system call"},
-        {EIO, "Input/output error"},
-        {E2BIG, "Argument list too long"},
-        {EBADF, "Bad file descriptor"},
-        {EAGAIN, "Resource temporarily unavailable"},
-        {ENOMEM, "Cannot allocate memory"},
-        {EACCES, "Permission denied"},
-        {EBUSY, "Device or resource busy"},
-        {EEXIST, "File exists"},
-        {ENODEV, "No such device"},
-        {ENOTDIR, "Not a directory"},
-        {EISDIR, "Is a directory"},
-        {EINVAL, "Invalid argument"},
-        {EMFILE, "Too many open files"},
-        {ENOTTY, "Inappropriate ioctl for device"},
-        {ENOSPC, "No space left on device"},
-        {ERANGE, "Numerical result out of range"},
-        {ENAMETOOLONG, "File name too long"},
-        {ENOSYS, "Function not implemented"},
-        {ELOOP, "Too many levels of symbolic links"},
-        {EPROTO, "Protocol error"},
-        {ENOTSUP, "Operation not supported"},
-        {ENOTCONN, "Transport endpoint is not connected"},
-        {ECONNABORTED, "Software caused connection abort"},
-        {ETIMEDOUT, "Connection timed out"},
-        {EALREADY, "Operation already in progress"},
+        { 0, "Success" },
+        { EPERM, "Operation not permitted" },
+        { ENOENT, "No such file or directory" },
+        { EINTR, "Interrupted system call" },
+        { EIO, "Input/output error" },
+        { E2BIG, "Argument list too long" },
+        { EBADF, "Bad file descriptor" },
+        { EAGAIN, "Resource temporarily unavailable" },
+        { ENOMEM, "Cannot allocate memory" },
+        { EACCES, "Permission denied" },
+        { EBUSY, "Device or resource busy" },
+        { EEXIST, "File exists" },
+        { ENODEV, "No such device" },
+        { ENOTDIR, "Not a directory" },
+        { EISDIR, "Is a directory" },
+        { EINVAL, "Invalid argument" },
+        { EMFILE, "Too many open files" },
+        { ENOTTY, "Inappropriate ioctl for device" },
+        { ENOSPC, "No space left on device" },
+        { ERANGE, "Numerical result out of range" },
+        { ENAMETOOLONG, "File name too long" },
+        { ENOSYS, "Function not implemented" },
+        { ELOOP, "Too many levels of symbolic links" },
+        { EPROTO, "Protocol error" },
+        { ENOTSUP, "Operation not supported" },
+        { ENOTCONN, "Transport endpoint is not connected" },
+        { ECONNABORTED, "Software caused connection abort" },
+        { ETIMEDOUT, "Connection timed out" },
+        { EALREADY, "Operation already in progress" },
     };
 
     for (size_t i = 0; i < MF__ARRAY_SIZE(known); i++)

@@ -10,7 +10,7 @@
 
 static const char *level_name(uint32_t level)
 {
-    static const char *const names[] = {"error", "warning", "info", "debug"};
+    static const char *const names[] = { "error", "warning", "info", "debug" };
 
     return level < MF__ARRAY_SIZE(names) ? names[level] : "debug";
 }

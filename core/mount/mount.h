@@ -10,35 +10,48 @@ struct mf__mount_opts {
     unsigned long ms_flags; /* MS_RDONLY | MS_NOSUID | ... for mount(2) */
     bool default_permissions;
     bool allow_other;
-    bool allow_root;      /* the engine's ACL does it: asks the kernel for allow_other */
-    bool auto_unmount;    /* a helper unmounts when this process dies */
-    uint32_t max_read;    /* 0 = none */
-    uint32_t blksize;     /* 0 = none; only fuseblk */
-    char fsname[256];
-    char subtype[64];
+    bool allow_root;   /* the engine's ACL does it: asks the kernel for allow_other */
+    bool auto_unmount; /* a helper unmounts when this process dies */
+    bool file_root;    /* rootmode=100000: root and mount point are regular files, else directories */
+    uint32_t max_read; /* 0 = none */
+    uint32_t blksize;  /* 0 = none; only fuseblk, which mf__mount() does not make */
+    char fsname[256];  /* "" = "manifuse" */
+    char subtype[64];  /* "" = none */
 };
 
 /*
  * Parse the text after -o. -EINVAL: `err` names the option that is wrong and, where it is near one that
- * exists, that one. NULL text = no options. Backslash escapes a comma in a value.
+ * exists, that one; -EPERM: suid and dev are for root only. NULL text = no options. A backslash takes the
+ * meaning from the character behind it: a comma, '=' or backslash in a value.
  */
 int mf__mount_opts_parse(const char *text, struct mf__mount_opts *out, struct mf_error *err);
 
 struct mf__mount {
-    int fd;            /* the device, O_CLOEXEC; owned by whoever takes it (then set to -1) */
-    int helper_sock;   /* auto_unmount: its helper unmounts when this closes; else -1 */
-    char *path;        /* absolute, resolved */
-    bool by_helper;    /* mounted through fusermount3: unmounted through it, too */
-    uint64_t dev;      /* st_dev of the mounted filesystem's root as the kernel reports it in mountinfo; 0 = unknown */
-    uint64_t mount_id; /* unique or reused id of the mount, to tell it from a successor at the same path; 0 = unknown */
+    int fd;             /* the device, O_CLOEXEC; owned by whoever takes it (then set to -1) */
+    int helper_sock;    /* auto_unmount: its helper unmounts when this closes; else -1 */
+    int helper_pid;     /* fusermount3 that waits at helper_sock: our child, reaped by release; 0 = none */
+    char *path;         /* absolute, resolved */
+    bool by_helper;     /* mounted through fusermount3: unmounted through it, too */
+    uint64_t dev;       /* st_dev of the mounted filesystem's root as the kernel reports it in mountinfo; 0 = unknown */
+    uint64_t mount_id;  /* as in mountinfo; the kernel gives it to a later mount again; 0 = unknown */
+    uint64_t unique_id; /* never given twice (Linux 6.8); tells the mount from a successor at its path; 0 = unknown */
 };
 
 /*
  * Mount. With SYNC_INIT in the kernel the mount call itself waits for INIT to be answered: `on_device` is
  * called with the open device before the mount is made and returns when a thread of the caller's is reading
- * it (so INIT can be answered meanwhile); it is NULL where the caller answers INIT afterwards. `after` is
- * called once mounting ended (rc = its result) so that the caller can collect that thread. Where SYNC_INIT is
- * not offered, or fusermount3 makes the mount, on_device is not called.
+ * it (so INIT can be answered meanwhile); it is NULL where the caller answers INIT afterwards. Where SYNC_INIT
+ * is not offered, or mount(2) or fusermount3 makes the mount, on_device is not called, and INIT waits at
+ * out->fd.
+ *
+ * `after` is called once where on_device was and returned 0, when that attempt has ended (rc = its result), so
+ * that the caller can collect the thread. The device is still open then. After a failure the thread's read may
+ * go on waiting for a mount that never comes: a signal ends it. Where the attempt was refused for want of
+ * permission, fusermount3 may still make a mount: then mf__mount() returns 0 after `after` was told otherwise,
+ * and INIT waits at out->fd, which is another descriptor.
+ *
+ * 0, or -errno: nothing is mounted then, `out` holds nothing, and `err` says what to do. The mount point must
+ * not be one of FUSE already (-EBUSY): the dead mount of a server that was killed, or a second start.
  */
 struct mf__mount_hooks {
     int (*on_device)(int fd, void *user);
