@@ -6,11 +6,10 @@
 
 #include "base/base.h"
 
-#ifndef MAP_ANONYMOUS
-#define MAP_ANONYMOUS MAP_ANON
-#endif
-#ifndef MAP_NORESERVE
-#define MAP_NORESERVE 0
+#ifdef MAP_NORESERVE
+#define UNTOUCHED_IS_FREE MAP_NORESERVE
+#else
+#define UNTOUCHED_IS_FREE 0
 #endif
 
 int mf__region_new(struct mf__region *out, size_t size)
@@ -24,7 +23,7 @@ int mf__region_new(struct mf__region *out, size_t size)
     if (!size || size > SIZE_MAX - unit)
         return -EINVAL;
     size = (size_t)mf__round_up(size, unit);
-    base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON | UNTOUCHED_IS_FREE, -1, 0);
     if (base == MAP_FAILED)
         return -errno;
 #ifdef MADV_NOHUGEPAGE

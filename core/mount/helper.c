@@ -23,8 +23,6 @@
 /* Searched after $PATH, which a service may lack. */
 #define USUAL_DIRS "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
-extern char **environ;
-
 static int64_t now_ms(void)
 {
     struct timespec t;
@@ -312,17 +310,17 @@ static void write_options(const struct mf__mount_opts *o, char *out, size_t size
         unsigned long flag;
         const char *name;
     } flags[] = {
-        { MS_NOEXEC, ",noexec" },   { MS_SYNCHRONOUS, ",sync" },        { MS_DIRSYNC, ",dirsync" },
-        { MS_NOATIME, ",noatime" }, { MS_STRICTATIME, ",strictatime" }, { MS_NODIRATIME, ",nodiratime" },
-        { 1ul << 25, ",lazytime" },
+        { MF__MS_NOEXEC, ",noexec" },     { MF__MS_SYNCHRONOUS, ",sync" },        { MF__MS_DIRSYNC, ",dirsync" },
+        { MF__MS_NOATIME, ",noatime" },   { MF__MS_STRICTATIME, ",strictatime" }, { MF__MS_NODIRATIME, ",nodiratime" },
+        { MF__MS_LAZYTIME, ",lazytime" },
     };
     struct text t = { out, out + size };
     char number[16];
 
-    add(&t, o->ms_flags & MS_RDONLY ? "ro" : "rw", NULL);
+    add(&t, o->ms_flags & MF__MS_RDONLY ? "ro" : "rw", NULL);
     /* nosuid and nodev are its default, and for all but root its law. */
     if (geteuid() == 0)
-        add(&t, o->ms_flags & MS_NOSUID ? "" : ",suid", o->ms_flags & MS_NODEV ? "" : ",dev");
+        add(&t, o->ms_flags & MF__MS_NOSUID ? "" : ",suid", o->ms_flags & MF__MS_NODEV ? "" : ",dev");
     for (size_t i = 0; i < MF__ARRAY_SIZE(flags); i++)
         if (o->ms_flags & flags[i].flag)
             add(&t, flags[i].name, NULL);

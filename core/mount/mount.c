@@ -29,9 +29,6 @@ enum {
     ATTR_STRICTATIME = 0x20,
     ATTR_NODIRATIME = 0x80,
 };
-#ifndef MS_LAZYTIME
-#define MS_LAZYTIME 0x2000000ul
-#endif
 
 /* One mount as it is being made. */
 struct attempt {
@@ -222,10 +219,10 @@ static int configure(struct attempt *a, int fs)
         (o->max_read && (rc = set_number(a, fs, "max_read", "u", o->max_read))) ||
         (rc = set_flag(a, fs, "default_permissions", o->default_permissions)) ||
         (rc = set_flag(a, fs, "allow_other", o->allow_other || o->allow_root)) ||
-        (rc = set_flag(a, fs, "ro", o->ms_flags & MS_RDONLY)) ||
-        (rc = set_flag(a, fs, "sync", o->ms_flags & MS_SYNCHRONOUS)) ||
-        (rc = set_flag(a, fs, "dirsync", o->ms_flags & MS_DIRSYNC)) ||
-        (rc = set_flag(a, fs, "lazytime", o->ms_flags & MS_LAZYTIME)))
+        (rc = set_flag(a, fs, "ro", o->ms_flags & MF__MS_RDONLY)) ||
+        (rc = set_flag(a, fs, "sync", o->ms_flags & MF__MS_SYNCHRONOUS)) ||
+        (rc = set_flag(a, fs, "dirsync", o->ms_flags & MF__MS_DIRSYNC)) ||
+        (rc = set_flag(a, fs, "lazytime", o->ms_flags & MF__MS_LAZYTIME)))
         return rc;
     return 0;
 }
@@ -250,10 +247,10 @@ static int create(struct attempt *a, int fs)
 
 static unsigned mount_attributes(unsigned long flags)
 {
-    return (flags & MS_RDONLY ? ATTR_RDONLY : 0u) | (flags & MS_NOSUID ? ATTR_NOSUID : 0u) |
-           (flags & MS_NODEV ? ATTR_NODEV : 0u) | (flags & MS_NOEXEC ? ATTR_NOEXEC : 0u) |
-           (flags & MS_NOATIME ? ATTR_NOATIME : 0u) | (flags & MS_STRICTATIME ? ATTR_STRICTATIME : 0u) |
-           (flags & MS_NODIRATIME ? ATTR_NODIRATIME : 0u);
+    return (flags & MF__MS_RDONLY ? ATTR_RDONLY : 0u) | (flags & MF__MS_NOSUID ? ATTR_NOSUID : 0u) |
+           (flags & MF__MS_NODEV ? ATTR_NODEV : 0u) | (flags & MF__MS_NOEXEC ? ATTR_NOEXEC : 0u) |
+           (flags & MF__MS_NOATIME ? ATTR_NOATIME : 0u) | (flags & MF__MS_STRICTATIME ? ATTR_STRICTATIME : 0u) |
+           (flags & MF__MS_NODIRATIME ? ATTR_NODIRATIME : 0u);
 }
 
 static int attach(struct attempt *a, int fs)

@@ -5,9 +5,24 @@
 
 #include "base/base.h"
 
+/* Flags of mount(2), with the kernel's values. Options are understood where no Linux headers are, too. */
+enum mf__ms_flag {
+    MF__MS_RDONLY = 0x1,
+    MF__MS_NOSUID = 0x2,
+    MF__MS_NODEV = 0x4,
+    MF__MS_NOEXEC = 0x8,
+    MF__MS_SYNCHRONOUS = 0x10,
+    MF__MS_DIRSYNC = 0x80,
+    MF__MS_NOATIME = 0x400,
+    MF__MS_NODIRATIME = 0x800,
+    MF__MS_RELATIME = 0x200000,
+    MF__MS_STRICTATIME = 0x1000000,
+    MF__MS_LAZYTIME = 0x2000000,
+};
+
 /* Mount options, parsed and validated. */
 struct mf__mount_opts {
-    unsigned long ms_flags; /* MS_RDONLY | MS_NOSUID | ... for mount(2) */
+    unsigned long ms_flags; /* MF__MS_* */
     bool default_permissions;
     bool allow_other;
     bool allow_root;   /* the engine's ACL does it: asks the kernel for allow_other */

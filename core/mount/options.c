@@ -6,26 +6,7 @@
 
 #include "mount/mount.h"
 
-#if defined(__linux__) && !defined(MF_NO_LINUX)
-#include <sys/mount.h>
-#else
-/* Options are understood everywhere, though only Linux mounts; the values are its own. */
-#define MS_RDONLY 0x1ul
-#define MS_NOSUID 0x2ul
-#define MS_NODEV 0x4ul
-#define MS_NOEXEC 0x8ul
-#define MS_SYNCHRONOUS 0x10ul
-#define MS_DIRSYNC 0x80ul
-#define MS_NOATIME 0x400ul
-#define MS_NODIRATIME 0x800ul
-#define MS_RELATIME 0x200000ul
-#define MS_STRICTATIME 0x1000000ul
-#endif
-#ifndef MS_LAZYTIME
-#define MS_LAZYTIME 0x2000000ul
-#endif
-
-#define ATIME_BITS (MS_NOATIME | MS_RELATIME | MS_STRICTATIME)
+#define ATIME_BITS (MF__MS_NOATIME | MF__MS_RELATIME | MF__MS_STRICTATIME)
 
 enum kind {
     FLAG,      /* sets and clears bits of ms_flags */
@@ -49,27 +30,27 @@ struct option {
 #define AT(field) .offset = offsetof(struct mf__mount_opts, field), .size = sizeof(((struct mf__mount_opts *)0)->field)
 
 static const struct option options[] = {
-    { "ro", FLAG, .set = MS_RDONLY },
-    { "rw", FLAG, .clear = MS_RDONLY },
-    { "nosuid", FLAG, .set = MS_NOSUID },
-    { "suid", ROOT_FLAG, .clear = MS_NOSUID },
-    { "nodev", FLAG, .set = MS_NODEV },
-    { "dev", ROOT_FLAG, .clear = MS_NODEV },
-    { "noexec", FLAG, .set = MS_NOEXEC },
-    { "exec", FLAG, .clear = MS_NOEXEC },
-    { "sync", FLAG, .set = MS_SYNCHRONOUS },
-    { "async", FLAG, .clear = MS_SYNCHRONOUS },
-    { "dirsync", FLAG, .set = MS_DIRSYNC },
-    { "noatime", FLAG, .set = MS_NOATIME, .clear = ATIME_BITS },
-    { "atime", FLAG, .clear = MS_NOATIME },
-    { "relatime", FLAG, .set = MS_RELATIME, .clear = ATIME_BITS },
-    { "norelatime", FLAG, .clear = MS_RELATIME },
-    { "strictatime", FLAG, .set = MS_STRICTATIME, .clear = ATIME_BITS },
-    { "nostrictatime", FLAG, .clear = MS_STRICTATIME },
-    { "nodiratime", FLAG, .set = MS_NODIRATIME },
-    { "diratime", FLAG, .clear = MS_NODIRATIME },
-    { "lazytime", FLAG, .set = MS_LAZYTIME },
-    { "nolazytime", FLAG, .clear = MS_LAZYTIME },
+    { "ro", FLAG, .set = MF__MS_RDONLY },
+    { "rw", FLAG, .clear = MF__MS_RDONLY },
+    { "nosuid", FLAG, .set = MF__MS_NOSUID },
+    { "suid", ROOT_FLAG, .clear = MF__MS_NOSUID },
+    { "nodev", FLAG, .set = MF__MS_NODEV },
+    { "dev", ROOT_FLAG, .clear = MF__MS_NODEV },
+    { "noexec", FLAG, .set = MF__MS_NOEXEC },
+    { "exec", FLAG, .clear = MF__MS_NOEXEC },
+    { "sync", FLAG, .set = MF__MS_SYNCHRONOUS },
+    { "async", FLAG, .clear = MF__MS_SYNCHRONOUS },
+    { "dirsync", FLAG, .set = MF__MS_DIRSYNC },
+    { "noatime", FLAG, .set = MF__MS_NOATIME, .clear = ATIME_BITS },
+    { "atime", FLAG, .clear = MF__MS_NOATIME },
+    { "relatime", FLAG, .set = MF__MS_RELATIME, .clear = ATIME_BITS },
+    { "norelatime", FLAG, .clear = MF__MS_RELATIME },
+    { "strictatime", FLAG, .set = MF__MS_STRICTATIME, .clear = ATIME_BITS },
+    { "nostrictatime", FLAG, .clear = MF__MS_STRICTATIME },
+    { "nodiratime", FLAG, .set = MF__MS_NODIRATIME },
+    { "diratime", FLAG, .clear = MF__MS_NODIRATIME },
+    { "lazytime", FLAG, .set = MF__MS_LAZYTIME },
+    { "nolazytime", FLAG, .clear = MF__MS_LAZYTIME },
     { "default_permissions", SWITCH, AT(default_permissions) },
     { "allow_other", SWITCH, AT(allow_other) },
     { "allow_root", SWITCH, AT(allow_root) },
@@ -280,7 +261,7 @@ int mf__mount_opts_parse(const char *text, struct mf__mount_opts *out, struct mf
     int rc = 0;
 
     memset(out, 0, sizeof(*out));
-    out->ms_flags = MS_NOSUID | MS_NODEV;
+    out->ms_flags = MF__MS_NOSUID | MF__MS_NODEV;
     if (!text)
         return 0;
     copy = strdup(text);
