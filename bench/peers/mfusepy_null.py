@@ -19,12 +19,13 @@ from typing import Any
 
 os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
 
-import mfusepy  # noqa: E402  (the library is chosen when it is imported)
+import mfusepy  # noqa: E402,RUF100  (it chooses the library when it is imported)
 
 FILES = 10000
 FILE_SIZE = 64 << 10
 BIG_SIZE = 4 << 30
 MAX_WRITE = 1 << 20
+ENDED_BY_SIGNAL = 8  # what libfuse's main function returns after a signal
 
 ROOT = {"st_mode": stat.S_IFDIR | 0o555, "st_nlink": 2}
 FILE = {"st_mode": stat.S_IFREG | 0o444, "st_nlink": 1, "st_size": FILE_SIZE}
@@ -77,17 +78,21 @@ def main() -> int:
     parser.add_argument("mountpoint")
     parser.add_argument("--nothreads", action="store_true")
     args = parser.parse_args()
-    mfusepy.FUSE(
-        Null(),
-        args.mountpoint,
-        raw_fi=True,
-        foreground=True,
-        nothreads=args.nothreads,
-        allow_other=True,
-        entry_timeout=0,
-        attr_timeout=0,
-        negative_timeout=0,
-    )
+    try:
+        mfusepy.FUSE(
+            Null(),
+            args.mountpoint,
+            raw_fi=True,
+            foreground=True,
+            nothreads=args.nothreads,
+            allow_other=True,
+            entry_timeout=0,
+            attr_timeout=0,
+            negative_timeout=0,
+        )
+    except RuntimeError as e:
+        if e.args != (ENDED_BY_SIGNAL,):
+            raise
     return 0
 
 

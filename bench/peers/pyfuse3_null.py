@@ -67,9 +67,7 @@ class Null(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         return attributes(inode)
 
-    async def open(
-        self, inode: int, flags: int, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.FileInfo:
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise pyfuse3.FUSEError(errno.EROFS)
         big = inode == NODE_BIG
