@@ -41,6 +41,9 @@ struct mf__mount_opts {
  */
 int mf__mount_opts_parse(const char *text, struct mf__mount_opts *out, struct mf_error *err);
 
+/* Letters to change, add, drop or swap with their neighbour to make `a` into `b`. Names beyond 32: far away. */
+unsigned mf__edit_distance(const char *a, const char *b);
+
 struct mf__mount {
     int fd;             /* the device, O_CLOEXEC; owned by whoever takes it (then set to -1) */
     int helper_sock;    /* auto_unmount: its helper unmounts when this closes; else -1 */

@@ -85,8 +85,7 @@ static unsigned min3(unsigned a, unsigned b, unsigned c)
 
 #define LONGEST 32
 
-/* Number of letters to change, add, drop or swap with their neighbour to make `a` into `b`. */
-static unsigned distance(const char *a, const char *b)
+unsigned mf__edit_distance(const char *a, const char *b)
 {
     size_t na = strlen(a), nb = strlen(b);
     unsigned row[3][LONGEST + 1];
@@ -116,7 +115,7 @@ static const char *nearest(const char *name)
     const char *found = NULL;
 
     for (size_t i = 0; i < MF__ARRAY_SIZE(options); i++) {
-        unsigned d = options[i].kind == RESERVED ? LONGEST : distance(name, options[i].name);
+        unsigned d = options[i].kind == RESERVED ? LONGEST : mf__edit_distance(name, options[i].name);
 
         if (d < best) {
             best = d;
