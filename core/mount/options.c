@@ -108,18 +108,20 @@ unsigned mf__edit_distance(const char *a, const char *b)
     return row[na % 3][nb];
 }
 
-/* What was meant, or NULL where nothing is near. Short names have to be nearer: "rq" is no "user". */
+/* What was meant, or NULL where nothing is near. Short names have to be nearer: "uid" is no "suid". */
 static const char *nearest(const char *name)
 {
-    unsigned best = strlen(name) < 4 ? 2 : strlen(name) < 8 ? 3 : 4;
+    size_t len = strlen(name);
+    unsigned best = len < 4 ? 2 : len < 8 ? 3 : 4;
     const char *found = NULL;
 
     for (size_t i = 0; i < MF__ARRAY_SIZE(options); i++) {
-        unsigned d = options[i].kind == RESERVED ? LONGEST : mf__edit_distance(name, options[i].name);
+        const struct option *o = &options[i];
+        unsigned d = mf__edit_distance(name, o->name);
 
-        if (d < best) {
+        if (d < best && o->kind != RESERVED && (len >= 4 || o->name[0] == name[0])) {
             best = d;
-            found = options[i].name;
+            found = o->name;
         }
     }
     return found;

@@ -111,9 +111,11 @@ static int add_mount_options(struct mf_cmdline *out, const char *value)
 {
     size_t used = strlen(out->options), more = strlen(value);
 
-    if (used + more + 2 > sizeof(out->options))
+    bool comma = used && more;
+
+    if (used + comma + more >= sizeof(out->options))
         return usage_error(out, "the mount options are longer than %zu bytes", sizeof(out->options) - 1);
-    if (used && more)
+    if (comma)
         out->options[used++] = ',';
     memcpy(out->options + used, value, more + 1);
     return 0;
