@@ -1,0 +1,3 @@
+module github.com/manifuse/manifuse
+
+go 1.22
