@@ -288,49 +288,70 @@ struct mf__vk_walk {
 
 /* walk.c */
 int mf__vk_walk_begin(struct mf__vk_walk *w, struct mf_vkernel *vk);
-void mf__vk_walk_end(struct mf__vk_walk *w);
-/* To the node of a path; a link at its end is followed where `follow`. The node is the top of the chain. */
+/* Forgets all that was looked up and returns rc. */
+int mf__vk_walk_end(struct mf__vk_walk *w, int rc);
+/* From where the walk is, or from the root, to the node of a path; a link at its end is followed where `follow`. */
 int mf__vk_walk_to(struct mf__vk_walk *w, const char *path, bool follow, struct mf__vk_node *out);
-/* To the directory that holds the last name, which is copied; -ENOTEMPTY where there is no name to act on. */
-int mf__vk_walk_parent(struct mf__vk_walk *w, const char *path, uint64_t *parent, char **name);
-/* One LOOKUP, remembered for the forget. -ENOENT for a negative answer. */
+/*
+ * To the directory that holds a path's last name; *name is the caller's to free. `none` is the error where the
+ * path has no last name to act on: the root, ".", "..".
+ */
+int mf__vk_walk_parent(struct mf__vk_walk *w, const char *path, int none, uint64_t *parent, char **name);
+/* One LOOKUP, remembered for the end. -ENOENT also for a negative answer. */
 int mf__vk_walk_lookup(struct mf__vk_walk *w, uint64_t parent, const char *name, struct mf__vk_node *out);
-/* Move the walk to where a link in its directory points. */
+/* The kernel was given a reference to the node. */
 int mf__vk_walk_remember(struct mf__vk_walk *w, uint64_t node);
+/* The target of a link, to be freed; -ELOOP after too many of them. */
+int mf__vk_walk_target(struct mf__vk_walk *w, uint64_t node, char **target);
 
-/* node.c: single requests, answers checked as the kernel checks them. */
-int mf__vk_lookup(struct mf_vkernel *vk, uint64_t parent, const char *name, struct fuse_entry_out *out);
-int mf__vk_getattr(struct mf_vkernel *vk, uint64_t node, bool with_fh, uint64_t fh, struct fuse_attr_out *out);
-int mf__vk_readlink(struct mf_vkernel *vk, uint64_t node, char *target, uint64_t room, uint64_t *len);
+/* node.c: single requests, their answers checked as the kernel checks them */
 bool mf__vk_attr_ok(const struct fuse_attr *attr);
-void mf__vk_node_of(struct mf__vk_node *node, const struct fuse_entry_out *e);
 uint64_t mf__vk_ns(uint64_t seconds, uint32_t ns);
-void mf__vk_attr_of(struct mf_attr *out, const struct fuse_attr *in);
-/* Mode bits that a new node is asked for with, and the extension area that goes with it. */
+/* An output structure of the caller's that may be shorter than ours. */
+int mf__vk_copy_out(void *dst, const void *src, uint32_t size);
+int mf__vk_check_name(struct mf_vkernel *vk, const char *name);
+int mf__vk_lookup(struct mf_vkernel *vk, uint64_t parent, const char *name, struct fuse_entry_out *out);
+int mf__vk_getattr(struct mf_vkernel *vk, uint64_t node, const uint64_t *fh, struct fuse_attr_out *out);
+/* Make what is known of a node's attributes true now. */
+int mf__vk_refresh(struct mf_vkernel *vk, struct mf__vk_node *node, const uint64_t *fh);
+int mf__vk_readlink(struct mf_vkernel *vk, uint64_t node, char *target, uint64_t room, uint64_t *len);
+void mf__vk_node_of(struct mf__vk_node *node, const struct fuse_entry_out *e);
+/* Mode bits that a new node is asked for with. */
 uint32_t mf__vk_masked(struct mf_vkernel *vk, uint32_t mode);
+/* The extension area of a request that makes a node: the last part. */
 void mf__vk_add_ext(struct mf_vkernel *vk, struct mf__vk_ask *ask);
 /* MKNOD, MKDIR, SYMLINK, LINK: the answer is a node with the type of `mode`. */
 int mf__vk_make(struct mf_vkernel *vk, struct mf__vk_ask *ask, uint32_t mode, struct fuse_entry_out *out);
 int mf__vk_mknod(struct mf_vkernel *vk, uint64_t parent, const char *name, uint32_t mode, uint32_t rdev,
                  struct fuse_entry_out *out);
-/* The caller may not keep suid and sgid bits of what it changes, and the filesystem wants to be told. */
+/* The caller's change must take away suid and sgid bits, and the filesystem wants to be told so. */
 bool mf__vk_kills_priv(struct mf_vkernel *vk);
+int mf__vk_setattr(struct mf_vkernel *vk, uint64_t node, const struct fuse_setattr_in *in);
 int mf__vk_setsize(struct mf_vkernel *vk, uint64_t node, uint64_t length, bool opening);
 
 /* file.c */
+#if defined(__aarch64__) || defined(__arm__)
+#define MF__VK_LARGEFILE 0400000u
+#else
+#define MF__VK_LARGEFILE 0100000u /* what the kernel sets for every 64-bit program, whatever libc calls it */
+#endif
+
 struct mf__vk_file {
     uint64_t node;
     uint64_t fh;
     uint32_t flags;      /* of open(2) */
     uint32_t open_flags; /* FOPEN_* */
     bool directory;
-    bool unopened; /* no OPEN was answered: no release */
+    bool unopened; /* the filesystem has no OPEN: no RELEASE either */
 };
 int mf__vk_open(struct mf_vkernel *vk, uint64_t node, uint32_t flags, bool directory, struct mf__vk_file *out);
+/* close(2): FLUSH, whose error is the result, and RELEASE. */
 int mf__vk_close(struct mf_vkernel *vk, const struct mf__vk_file *f);
+/* Waits for the answer, so that tests see what happened; the error is nobody's, as in the kernel. 0 or -ETIMEDOUT. */
 int mf__vk_release(struct mf_vkernel *vk, const struct mf__vk_file *f);
-int64_t mf__vk_read(struct mf_vkernel *vk, const struct mf__vk_file *f, void *buf, uint64_t length, uint64_t offset);
-int64_t mf__vk_write_file(struct mf_vkernel *vk, const struct mf__vk_file *f, const void *buf, uint64_t length,
-                          uint64_t offset);
+/* One READ. */
+int64_t mf__vk_read(struct mf_vkernel *vk, const struct mf__vk_file *f, void *buf, uint32_t size, uint64_t offset);
+int64_t mf__vk_pwrite(struct mf_vkernel *vk, const struct mf__vk_file *f, const void *buf, uint64_t length,
+                      uint64_t offset);
 
 #endif
