@@ -107,7 +107,7 @@ static uint64_t now_ns(void)
 
 static void sleep_ns(uint64_t ns)
 {
-    struct timespec t = {(time_t)(ns / 1000000000ull), (long)(ns % 1000000000ull)};
+    struct timespec t = { (time_t)(ns / 1000000000ull), (long)(ns % 1000000000ull) };
 
     nanosleep(&t, NULL);
 }
@@ -219,8 +219,7 @@ static long run_seqread(struct work *w)
     /* Pages are given back so that every byte comes from the server and the
      * file does not fill the memory. */
     if (w->pos - w->dropped >= DROP_EVERY || w->pos >= w->end) {
-        posix_fadvise(w->fd, (off_t)w->dropped, (off_t)(w->pos - w->dropped),
-                      POSIX_FADV_DONTNEED);
+        posix_fadvise(w->fd, (off_t)w->dropped, (off_t)(w->pos - w->dropped), POSIX_FADV_DONTNEED);
         w->dropped = w->pos;
     }
     if (w->pos >= w->end)
@@ -265,13 +264,13 @@ static long run_create_unlink(struct work *w)
 }
 
 static const struct op ops[] = {
-    {"stat", NULL, run_stat, NULL},
-    {"read4k", open_own_file, run_read4k, close_fd},
-    {"lookup-missing", NULL, run_missing, NULL},
-    {"open-read-close", NULL, run_open_read_close, NULL},
-    {"seqread", open_big, run_seqread, close_fd},
-    {"seqwrite", open_write, run_seqwrite, close_write},
-    {"create-unlink", NULL, run_create_unlink, NULL},
+    { "stat", NULL, run_stat, NULL },
+    { "read4k", open_own_file, run_read4k, close_fd },
+    { "lookup-missing", NULL, run_missing, NULL },
+    { "open-read-close", NULL, run_open_read_close, NULL },
+    { "seqread", open_big, run_seqread, close_fd },
+    { "seqwrite", open_write, run_seqwrite, close_write },
+    { "create-unlink", NULL, run_create_unlink, NULL },
 };
 #define OPS (sizeof(ops) / sizeof(ops[0]))
 
@@ -320,8 +319,7 @@ static _Noreturn void fail(struct client *c, const struct work *w, const char *w
 }
 
 /* One clock reading per operation: the end of one is the start of the next. */
-static void measure(struct client *c, struct work *w, const struct op *op, uint64_t begin,
-                    uint64_t stop)
+static void measure(struct client *c, struct work *w, const struct op *op, uint64_t begin, uint64_t stop)
 {
     uint64_t before, after = now_ns(), first = 0;
 
@@ -361,7 +359,7 @@ static void pin_to(unsigned id)
 static _Noreturn void client_main(const struct options *o, unsigned id, pid_t parent)
 {
     struct client *c = &shared->client[id];
-    struct work w = {.id = id, .clients = o->clients, .block = o->block};
+    struct work w = { .id = id, .clients = o->clients, .block = o->block };
     uint64_t start;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -383,8 +381,7 @@ static _Noreturn void client_main(const struct options *o, unsigned id, pid_t pa
     atomic_fetch_add(&shared->ready, 1);
     while ((start = atomic_load(&shared->start_ns)) == 0)
         sleep_ns(200000);
-    measure(c, &w, o->op, start + (uint64_t)(o->warmup * 1e9),
-            start + (uint64_t)((o->warmup + o->seconds) * 1e9));
+    measure(c, &w, o->op, start + (uint64_t)(o->warmup * 1e9), start + (uint64_t)((o->warmup + o->seconds) * 1e9));
     if (o->op->close)
         o->op->close(&w);
     _exit(0);
@@ -487,17 +484,15 @@ static void report(const struct options *o)
                    : "%s, %u clients, %g s: %llu ops (%llu with warm-up, %llu bytes), "
                      "%.0f ops/s, %.0f bytes/s, mean %.2f us, p50 %.2f, p99 %.2f, "
                      "p99.9 %.2f, max %.2f\n",
-           o->op->name, o->clients, o->seconds, (unsigned long long)sum.ops,
-           (unsigned long long)sum.ops_total, (unsigned long long)sum.bytes_total, rate,
-           byte_rate, sum.ops ? (double)sum.sum_ns / 1e3 / (double)sum.ops : 0,
-           percentile_us(&sum, 0.5), percentile_us(&sum, 0.99),
-           percentile_us(&sum, 0.999), (double)sum.max_ns / 1e3);
+           o->op->name, o->clients, o->seconds, (unsigned long long)sum.ops, (unsigned long long)sum.ops_total,
+           (unsigned long long)sum.bytes_total, rate, byte_rate,
+           sum.ops ? (double)sum.sum_ns / 1e3 / (double)sum.ops : 0, percentile_us(&sum, 0.5),
+           percentile_us(&sum, 0.99), percentile_us(&sum, 0.999), (double)sum.max_ns / 1e3);
 }
 
 static int run(const struct options *o)
 {
-    uint64_t deadline =
-        now_ns() + GRACE_NS + (uint64_t)((o->warmup + o->seconds) * 1e9);
+    uint64_t deadline = now_ns() + GRACE_NS + (uint64_t)((o->warmup + o->seconds) * 1e9);
     bool failed = false;
     unsigned left;
 
@@ -509,16 +504,15 @@ static int run(const struct options *o)
     left = reap(o->clients, deadline, &failed);
     if (left > 0) {
         kill_all(o->clients);
-        fprintf(stderr, "load: %u of %u clients of %s did not return from %s in time\n", left,
-                o->clients, o->dir, o->op->name);
+        fprintf(stderr, "load: %u of %u clients of %s did not return from %s in time\n", left, o->clients, o->dir,
+                o->op->name);
         return 3;
     }
     for (unsigned i = 0; i < o->clients; i++) {
         const struct client *c = &shared->client[i];
 
         if (c->error)
-            fprintf(stderr, "load: client %u: %s in %s: %s\n", i, c->failed, o->dir,
-                    strerror(c->error));
+            fprintf(stderr, "load: client %u: %s in %s: %s\n", i, c->failed, o->dir, strerror(c->error));
     }
     if (failed)
         return 1;
@@ -554,43 +548,28 @@ static const struct op *find_op(const char *name)
 static void parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"op", required_argument, NULL, 'o'},      {"clients", required_argument, NULL, 'c'},
-        {"seconds", required_argument, NULL, 's'}, {"warmup", required_argument, NULL, 'w'},
-        {"block", required_argument, NULL, 'b'},   {"pin", no_argument, NULL, 'p'},
-        {"json", no_argument, NULL, 'j'},          {NULL, 0, NULL, 0}};
+        { "op", required_argument, NULL, 'o' },      { "clients", required_argument, NULL, 'c' },
+        { "seconds", required_argument, NULL, 's' }, { "warmup", required_argument, NULL, 'w' },
+        { "block", required_argument, NULL, 'b' },   { "pin", no_argument, NULL, 'p' },
+        { "json", no_argument, NULL, 'j' },          { NULL, 0, NULL, 0 }
+    };
     int c;
 
-    *o = (struct options){.clients = 1, .seconds = 0.5, .warmup = 0.1, .block = 1 << 20};
+    *o = (struct options){ .clients = 1, .seconds = 0.5, .warmup = 0.1, .block = 1 << 20 };
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (c) {
-        case 'o':
-            o->op = find_op(optarg);
-            break;
-        case 'c':
-            o->clients = (unsigned)atoi(optarg);
-            break;
-        case 's':
-            o->seconds = atof(optarg);
-            break;
-        case 'w':
-            o->warmup = atof(optarg);
-            break;
-        case 'b':
-            o->block = (size_t)atol(optarg);
-            break;
-        case 'p':
-            o->pin = true;
-            break;
-        case 'j':
-            o->json = true;
-            break;
-        default:
-            usage();
+        case 'o': o->op = find_op(optarg); break;
+        case 'c': o->clients = (unsigned)atoi(optarg); break;
+        case 's': o->seconds = atof(optarg); break;
+        case 'w': o->warmup = atof(optarg); break;
+        case 'b': o->block = (size_t)atol(optarg); break;
+        case 'p': o->pin = true; break;
+        case 'j': o->json = true; break;
+        default: usage();
         }
     }
-    if (optind + 1 != argc || !o->op || o->clients < 1 || o->clients > MAX_CLIENTS ||
-        o->seconds <= 0 || o->seconds > 3600 || o->warmup < 0 || o->warmup > 60 ||
-        o->block < PAGE || o->block > (64u << 20))
+    if (optind + 1 != argc || !o->op || o->clients < 1 || o->clients > MAX_CLIENTS || o->seconds <= 0 ||
+        o->seconds > 3600 || o->warmup < 0 || o->warmup > 60 || o->block < PAGE || o->block > (64u << 20))
         usage();
     o->dir = argv[optind];
 }
@@ -600,8 +579,7 @@ int main(int argc, char **argv)
     struct options o;
 
     parse(argc, argv, &o);
-    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                  -1, 0);
+    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) {
         perror("load: memory for results");
         return 1;

@@ -31,10 +31,9 @@
 
 /* ---- what is negotiated: keep equal to what the engine asks for ---- */
 
-#define INIT_FLAGS                                                             \
-    (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS |                \
-     FUSE_MAX_PAGES | FUSE_AUTO_INVAL_DATA | FUSE_ATOMIC_O_TRUNC |             \
-     FUSE_ASYNC_DIO | FUSE_INIT_EXT)
+#define INIT_FLAGS                                                                                      \
+    (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_AUTO_INVAL_DATA | \
+     FUSE_ATOMIC_O_TRUNC | FUSE_ASYNC_DIO | FUSE_INIT_EXT)
 #define MAX_PAGES 256
 #define MAX_WRITE (MAX_PAGES * 4096u)
 
@@ -163,7 +162,7 @@ static int do_readdir(struct reader *r, const struct fuse_in_header *h)
 
     for (uint64_t i = in->offset; i < FILES + 3; i++) {
         char name[8];
-        struct fuse_dirent d = {.ino = FUSE_ROOT_ID, .off = i + 1, .type = S_IFDIR >> 12};
+        struct fuse_dirent d = { .ino = FUSE_ROOT_ID, .off = i + 1, .type = S_IFDIR >> 12 };
         size_t rec;
 
         if (i < 2) {
@@ -221,31 +220,15 @@ static void serve(struct reader *r, const struct fuse_in_header *h)
     switch (h->opcode) {
     case FUSE_FORGET:
     case FUSE_BATCH_FORGET:
-    case FUSE_INTERRUPT: /* every answer is on its way already */
-        return;
-    case FUSE_LOOKUP:
-        rc = do_lookup(r, h);
-        break;
-    case FUSE_GETATTR:
-        rc = do_getattr(r, h);
-        break;
-    case FUSE_READ:
-        rc = do_read(h);
-        break;
-    case FUSE_OPEN:
-        rc = do_open(r, h);
-        break;
-    case FUSE_RELEASE:
-        rc = 0;
-        break;
-    case FUSE_READDIR:
-        rc = do_readdir(r, h);
-        break;
-    case FUSE_STATFS:
-        rc = do_statfs(r);
-        break;
-    default: /* FLUSH, ACCESS, OPENDIR, xattrs: told once, then never asked */
-        rc = -ENOSYS;
+    case FUSE_INTERRUPT: /* every answer is on its way already */ return;
+    case FUSE_LOOKUP: rc = do_lookup(r, h); break;
+    case FUSE_GETATTR: rc = do_getattr(r, h); break;
+    case FUSE_READ: rc = do_read(h); break;
+    case FUSE_OPEN: rc = do_open(r, h); break;
+    case FUSE_RELEASE: rc = 0; break;
+    case FUSE_READDIR: rc = do_readdir(r, h); break;
+    case FUSE_STATFS: rc = do_statfs(r); break;
+    default: /* FLUSH, ACCESS, OPENDIR, xattrs: told once, then never asked */ rc = -ENOSYS;
     }
     reply(r, h, rc);
 }
@@ -290,14 +273,12 @@ static void handshake(struct reader *r)
     if (read(r->fd, r->in, RECV_SIZE) < 0)
         die("reading INIT");
     if (h->opcode != FUSE_INIT || in->major != 7 || in->minor < 36) {
-        fprintf(stderr, "responder: kernel speaks FUSE %u.%u, need 7.36 or later\n", in->major,
-                in->minor);
+        fprintf(stderr, "responder: kernel speaks FUSE %u.%u, need 7.36 or later\n", in->major, in->minor);
         exit(1);
     }
     memset(out, 0, sizeof(*out));
     out->major = FUSE_KERNEL_VERSION;
-    out->minor =
-        in->minor < FUSE_KERNEL_MINOR_VERSION ? in->minor : FUSE_KERNEL_MINOR_VERSION;
+    out->minor = in->minor < FUSE_KERNEL_MINOR_VERSION ? in->minor : FUSE_KERNEL_MINOR_VERSION;
     out->max_readahead = in->max_readahead;
     out->flags = in->flags & INIT_FLAGS;
     out->max_write = MAX_WRITE;
@@ -313,8 +294,7 @@ static int mount_fs(const char *mountpoint)
 
     if (fd < 0)
         die("cannot open /dev/fuse (is the fuse module there, are you root?)");
-    snprintf(data, sizeof(data), "fd=%d,rootmode=40000,user_id=%u,group_id=%u,allow_other", fd,
-             getuid(), getgid());
+    snprintf(data, sizeof(data), "fd=%d,rootmode=40000,user_id=%u,group_id=%u,allow_other", fd, getuid(), getgid());
     if (mount("responder", mountpoint, "fuse.responder", MS_NOSUID | MS_NODEV, data) < 0)
         die("cannot mount (root and an existing directory are needed)");
     return fd;
@@ -393,13 +373,13 @@ static void usage(void)
 
 static void parse(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {{"readers", required_argument, NULL, 'r'},
-                                          {"clone", required_argument, NULL, 'c'},
-                                          {"pin", no_argument, NULL, 'p'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option longs[] = { { "readers", required_argument, NULL, 'r' },
+                                           { "clone", required_argument, NULL, 'c' },
+                                           { "pin", no_argument, NULL, 'p' },
+                                           { NULL, 0, NULL, 0 } };
     int c;
 
-    *o = (struct options){.clone = true};
+    *o = (struct options){ .clone = true };
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         if (c == 'r')
             o->readers = atoi(optarg);

@@ -26,7 +26,7 @@ C_MINIMUM = 0.95
 REQUIRED_OPS = ("stat", "read4k")
 
 
-def summarize(server: str, op: str, clients: int, samples: list[Data]) -> Cell:
+def summarize(server: str, op: str, clients: int, samples: list[Data], limit: float) -> Cell:
     """One cell of the table: the medians over all rounds."""
     total = sum(s["ops_total"] for s in samples)
     moved = sum(s["bytes_total"] for s in samples)
@@ -51,6 +51,8 @@ def summarize(server: str, op: str, clients: int, samples: list[Data]) -> Cell:
         "server_cpu_s_per_gib": cpu / moved * 2**30 if moved else None,
         "rss_mib": max(s["rss_mib"] for s in samples),
         "threads": max(s["threads"] for s in samples),
+        "others": middle("others"),
+        "spoilt": sum(s["others"] > limit for s in samples),
     }
 
 
@@ -203,9 +205,16 @@ def render(data: Data) -> str:
         f"{c['rounds']} rounds of {c['seconds']:g} s, interleaved; medians; "
         "each server in a session of its own; clients unpinned"
     )
+    samples = sum(x["rounds"] for x in data["cells"])
+    spoilt = sum(x["spoilt"] for x in data["cells"])
+    noise = (
+        f"samples in which others took more than {c['others']:.0%} of the CPUs, after "
+        f"{c['retries']} retries: {spoilt} of {samples}"
+    )
     lines = [
         where,
         how,
+        noise,
         "",
         *server_table(t.servers),
         "",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from servers import Server
+from servers import CPUS, Server
 
 FUSECTL = Path("/sys/fs/fuse/connections")
 PR_SET_PDEATHSIG = 1
@@ -103,6 +104,33 @@ class Usage:
     threads: int
 
 
+@dataclass
+class Machine:
+    """What the whole machine has spent, to tell how much of it others took."""
+
+    wall_s: float
+    busy_s: float
+    clients_s: float
+
+    @staticmethod
+    def now() -> Machine:
+        # user nice system idle iowait irq softirq steal
+        f = [int(w) for w in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Machine(
+            time.monotonic(),
+            (sum(f) - f[3] - f[4]) / TICK,
+            children.ru_utime + children.ru_stime,
+        )
+
+    def others_since(self, server_s: float) -> float:
+        """Their share of all CPUs, 0 to 1."""
+        now = Machine.now()
+        mine = server_s + now.clients_s - self.clients_s
+        cpu_s = (now.wall_s - self.wall_s) * CPUS
+        return max(0.0, (now.busy_s - self.busy_s - mine) / cpu_s)
+
+
 class Running:
     """One server, mounted."""
 
@@ -121,7 +149,7 @@ class Running:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  (there are no threads here)
+                preexec_fn=die_with_parent,  # noqa: PLW1509,RUF100  (no threads here)
             )
 
     def last_words(self) -> str:
@@ -182,7 +210,7 @@ class Running:
     def measure(self, op: str, clients: int, seconds: float, warmup: float) -> dict[str, Any]:
         argv = [self.load, os.fspath(self.path), "--op", op, "--clients", str(clients),
                 "--seconds", f"{seconds:g}", "--warmup", f"{warmup:g}", "--json"]  # fmt: skip
-        before = self.usage()
+        before, machine = self.usage(), Machine.now()
         child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             # load has a deadline of its own, ten seconds after the planned end.
@@ -197,6 +225,7 @@ class Running:
         after = self.usage()
         result: dict[str, Any] = json.loads(out)
         result["server_cpu_s"] = after.cpu_s - before.cpu_s
+        result["others"] = machine.others_since(after.cpu_s - before.cpu_s)
         result["rss_mib"] = after.rss_mib
         result["threads"] = after.threads
         return result
@@ -209,17 +238,21 @@ class Running:
     def stop(self) -> str:
         """End it; "clean", or what had to be done."""
         how = "clean"
-        if self.mount:
-            if command(["umount", os.fspath(self.path)], 5) != 0 and self.process.poll() is None:
-                how = "its mount was busy"
-                self.process.terminate()
-        else:
+        if not self.mount:
             self.process.terminate()
-        status = self.wait(5)
+        elif command(["umount", os.fspath(self.path)], 5) != 0 and self.process.poll() is None:
+            how = "its mount was busy"
+            self.process.terminate()
+        status = self.wait(3)
+        if status is None and self.mount:
+            # Copies of the mount in other mount namespaces keep the connection
+            # alive; that is not the server's fault, so let it end by itself.
+            how = "still connected after the unmount (a copy of the mount elsewhere?)"
+            remove(self.mount)
+            self.process.terminate()
+            status = self.wait(3)
         if status is None:
             how = "needed SIGKILL"
-            if self.mount:
-                remove(self.mount)
             self.kill()
         elif status != 0 and how == "clean":
             how = f"exit status {status}: {self.last_words()}"

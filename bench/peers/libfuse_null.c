@@ -73,14 +73,13 @@ static void null_init(void *user, struct fuse_conn_info *conn)
 {
     (void)user;
     conn->max_write = MAX_WRITE;
-    conn->want = conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
-                                  FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC |
-                                  FUSE_CAP_ASYNC_DIO);
+    conn->want = conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_AUTO_INVAL_DATA |
+                                  FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_DIO);
 }
 
 static void null_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    struct fuse_entry_param e = {.ino = find_name(name)}; /* time-outs 0 */
+    struct fuse_entry_param e = { .ino = find_name(name) }; /* time-outs 0 */
 
     if (parent != FUSE_ROOT_ID || e.ino == 0) {
         fuse_reply_err(req, ENOENT);
@@ -112,8 +111,7 @@ static void null_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fuse_reply_open(req, fi);
 }
 
-static void null_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-                      struct fuse_file_info *fi)
+static void null_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     off_t end = ino == NODE_BIG ? (off_t)BIG_SIZE : (off_t)FILE_SIZE;
 
@@ -133,8 +131,7 @@ static void null_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
     fuse_reply_err(req, ENOSYS);
 }
 
-static void null_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-                         struct fuse_file_info *fi)
+static void null_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     char *buf = malloc(size);
     size_t used = 0;
@@ -216,7 +213,7 @@ static void parse(int argc, char **argv, struct options *o)
 int main(int argc, char **argv)
 {
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-    struct options o = {0};
+    struct options o = { 0 };
     struct fuse_session *se;
     int rc = 1;
 
