@@ -288,18 +288,19 @@ int mf_negotiated_check(const struct mf_negotiated *neg, struct mf_error *err)
 static int join_connection(struct mf_session *s, int fd, const struct mf_negotiated *neg, struct mf_error *err)
 {
     int rc = mf__terms_check(neg, err);
+    uint64_t claimed;
 
     if (rc < 0)
         return rc;
-    if (mf__copy_sized(&s->terms, sizeof(s->terms), neg, offsetof(struct mf_negotiated, connection)) < 0)
-        return mf__errorf(err, -E2BIG, "the negotiated terms come from a newer library than %s", MF_VERSION_STRING);
+    mf__copy_sized(&s->terms, sizeof(s->terms), neg, offsetof(struct mf_negotiated, connection));
     rc = mf__attach_channels(s, &fd, 1, err);
     if (rc < 0)
         return rc;
+    claimed = s->terms.connection; /* of the copy: an older library's terms end before it */
     s->terms.connection = mf__connection_number(fd);
-    if (neg->connection && s->terms.connection && neg->connection != s->terms.connection)
+    if (claimed && s->terms.connection && claimed != s->terms.connection)
         return mf__errorf(err, -EINVAL, "descriptor %d belongs to connection %llu, the terms to connection %llu", fd,
-                          (unsigned long long)s->terms.connection, (unsigned long long)neg->connection);
+                          (unsigned long long)s->terms.connection, (unsigned long long)claimed);
     if (s->opts.readers == 0)
         s->opts.readers = 1; /* the caller decides how many by how many sessions it makes */
     rc = mf__channels_clone(s, s->opts.readers, err);

@@ -201,9 +201,13 @@ int mf__handshake(struct mf_session *s, struct mf_error *err)
 
 int mf__terms_check(const struct mf_negotiated *neg, struct mf_error *err)
 {
+    struct mf_negotiated known;
     const char *wrong = NULL;
+    int rc = mf__copy_sized(&known, sizeof(known), neg, offsetof(struct mf_negotiated, connection));
 
-    if (neg->size < offsetof(struct mf_negotiated, connection))
+    if (rc == -E2BIG)
+        return mf__errorf(err, rc, "the negotiated terms come from a newer library than %s", MF_VERSION_STRING);
+    if (rc < 0)
         wrong = "they are too short";
     else if (neg->version != MF_NEGOTIATED_VERSION)
         wrong = "their format is another version's";
@@ -221,5 +225,8 @@ int mf__terms_check(const struct mf_negotiated *neg, struct mf_error *err)
                           "and flags 0x%llx: use the library version of the first session",
                           neg->major, neg->minor, (unsigned long long)neg->flags, FUSE_KERNEL_VERSION, MF__MINOR,
                           (unsigned long long)(SERVED | WANTED));
+    if (neg->transport != MF_TRANSPORT_DEVICE && neg->transport != MF_TRANSPORT_MEMORY)
+        return mf__errorf(err, -EPROTONOSUPPORT, "the connection's transport is of kind %u, which this library lacks",
+                          neg->transport);
     return 0;
 }
