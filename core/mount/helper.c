@@ -17,11 +17,12 @@
 #include <unistd.h>
 
 #define HELPER "fusermount3"
-#define MOUNT_MS 30000
 #define UNMOUNT_MS 10000
 
 /* Searched after $PATH, which a service may lack. */
 #define USUAL_DIRS "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+
+int mf__helper_mount_ms = 30000;
 
 static int64_t now_ms(void)
 {
@@ -45,7 +46,7 @@ static bool find_in(const char *dirs, char *out, size_t size)
     return false;
 }
 
-static bool find_helper(char *out, size_t size)
+bool mf__helper_find(char *out, size_t size)
 {
     return find_in(secure_getenv("PATH"), out, size) || find_in(USUAL_DIRS, out, size);
 }
@@ -184,7 +185,7 @@ static bool wait_gone(pid_t pid, int ms)
     return true;
 }
 
-void mf__helper_reap(int pid, int ms)
+static void reap(pid_t pid, int ms)
 {
     if (wait_gone(pid, ms))
         return;
@@ -328,8 +329,6 @@ static void write_options(const struct mf__mount_opts *o, char *out, size_t size
         add(&t, ",default_permissions", NULL);
     if (o->allow_other || o->allow_root)
         add(&t, ",allow_other", NULL);
-    if (o->auto_unmount)
-        add(&t, ",auto_unmount", NULL);
     snprintf(number, sizeof(number), "%u", o->max_read);
     if (o->max_read)
         add(&t, ",max_read=", number);
@@ -351,16 +350,16 @@ static int refused(struct helper *h, int rc, const char *path, const char *why, 
 {
     close_fd(&h->sock);
     if (rc == -ETIMEDOUT) {
-        mf__helper_reap(h->pid, 0);
+        reap(h->pid, 0);
         remove_remains(path);
         return mf__errorf(err, rc,
                           "cannot mount at '%s': " HELPER " did not answer within %d seconds and was killed"
                           " (it was asked because %s)",
-                          path, MOUNT_MS / 1000, why);
+                          path, mf__helper_mount_ms / 1000, why);
     }
     while (h->text_fd >= 0 && await_fd(h, now_ms() + 1000) != -ETIMEDOUT)
         ;
-    mf__helper_reap(h->pid, 1000);
+    reap(h->pid, 1000);
     remove_remains(path);
     if (rc == 0)
         rc = access(path, W_OK) < 0 && errno == EACCES ? -EACCES : -EPERM;
@@ -368,7 +367,7 @@ static int refused(struct helper *h, int rc, const char *path, const char *why, 
                       why);
 }
 
-int mf__helper_mount(const char *path, const struct mf__mount_opts *opts, const char *why, struct mf__mount *out,
+int mf__helper_mount(const char *path, const struct mf__mount_opts *opts, const char *why, int *fd,
                      struct mf_error *err)
 {
     char helper[512], options[OPTIONS_SIZE];
@@ -376,7 +375,7 @@ int mf__helper_mount(const char *path, const struct mf__mount_opts *opts, const 
     struct helper h;
     int rc;
 
-    if (!find_helper(helper, sizeof(helper)))
+    if (!mf__helper_find(helper, sizeof(helper)))
         return mf__errorf(err, -EPERM,
                           "cannot mount at '%s': not permitted directly (%s), and there is no " HELPER
                           " to do it: run as root or install the fuse3 package",
@@ -385,21 +384,16 @@ int mf__helper_mount(const char *path, const struct mf__mount_opts *opts, const 
     rc = start(&h, helper, argv, true);
     if (rc)
         return mf__errorf(err, rc, "cannot mount at '%s': starting %s: %s", path, helper, mf__strerror(rc));
-    rc = await_fd(&h, now_ms() + MOUNT_MS);
+    rc = await_fd(&h, now_ms() + mf__helper_mount_ms);
     if (rc <= 0) {
         rc = refused(&h, rc, path, why, err);
         close_fd(&h.text_fd);
         return rc;
     }
-    out->fd = rc;
+    *fd = rc;
     close_fd(&h.text_fd);
-    if (opts->auto_unmount) {
-        out->helper_sock = h.sock;
-        out->helper_pid = h.pid;
-        return 0;
-    }
     close_fd(&h.sock);
-    mf__helper_reap(h.pid, 5000);
+    reap(h.pid, 5000);
     return 0;
 }
 
@@ -410,13 +404,13 @@ int mf__helper_unmount(const char *path)
     struct helper h;
     int rc;
 
-    if (!find_helper(helper, sizeof(helper)))
+    if (!mf__helper_find(helper, sizeof(helper)))
         return -EPERM;
     rc = start(&h, helper, argv, false);
     if (rc)
         return rc;
     rc = await_fd(&h, now_ms() + UNMOUNT_MS);
-    mf__helper_reap(h.pid, rc < 0 ? 0 : 1000);
+    reap(h.pid, rc < 0 ? 0 : 1000);
     close_fd(&h.text_fd);
     return rc;
 }

@@ -48,13 +48,15 @@ int mf__mount_line_find(const char *path, uint64_t id, struct mf__mount_line *ou
 /* Is the type that of a FUSE filesystem: fuse, fuseblk, or one of these with a subtype? */
 bool mf__is_fuse_type(const char *type);
 
-/* helper.c: mount through fusermount3; fills fd, helper_sock, helper_pid. `why` made it necessary. */
-int mf__helper_mount(const char *path, const struct mf__mount_opts *opts, const char *why, struct mf__mount *out,
+/* helper.c: how long fusermount3 may take to mount. Tests shorten it. */
+extern int mf__helper_mount_ms;
+/* helper.c: mount through fusermount3; *fd is the device. `why` made it necessary. */
+int mf__helper_mount(const char *path, const struct mf__mount_opts *opts, const char *why, int *fd,
                      struct mf_error *err);
 /* helper.c: fusermount3 -u -z. 0: it has ended, look what came of it; -errno: it could not be run. */
 int mf__helper_unmount(const char *path);
-/* helper.c: wait for a child that has been asked to end, kill it after `ms`. */
-void mf__helper_reap(int pid, int ms);
+/* helper.c: where fusermount3 is, as an absolute path. */
+bool mf__helper_find(char *out, size_t size);
 
 /* watch.c: a detached process that unmounts when *sock, and every copy of it, is closed. */
 int mf__watch(const char *path, const struct mf__ident *ident, int *sock);

@@ -342,7 +342,18 @@ static bool try_older(const struct attempt *a, int rc)
     return !a->bound && !a->reading && (rc == -ENOSYS || rc == -EPERM || rc == -EINVAL);
 }
 
-static int direct(struct attempt *a, int *watch_sock)
+/* auto_unmount: its process, or no mount at all. */
+static int watch(struct attempt *a, int *sock)
+{
+    int rc;
+
+    if (!a->opts->auto_unmount)
+        return 0;
+    rc = mf__watch(a->path, &a->ident, sock);
+    return rc ? failed(a, rc, "starting the process that unmounts (auto_unmount)") : 0;
+}
+
+static int direct(struct attempt *a, int *sock)
 {
     int rc = new_api(a);
 
@@ -356,12 +367,10 @@ static int direct(struct attempt *a, int *watch_sock)
             rc = again;
         }
     }
-    if (!rc && a->opts->auto_unmount) {
-        rc = mf__watch(a->path, &a->ident, watch_sock);
-        if (rc) {
-            failed(a, rc, "starting the process that unmounts (auto_unmount)");
+    if (!rc) {
+        rc = watch(a, sock);
+        if (rc)
             mf__umount_if(a->path, &a->ident);
-        }
     }
     if (a->reading && a->hooks->after)
         a->hooks->after(rc, a->hooks->user);
@@ -377,13 +386,19 @@ static int explain(const struct attempt *a, int rc, struct mf_error *err)
 
 static int by_helper(struct attempt *a, struct mf__mount *out, struct mf_error *err)
 {
-    int rc = mf__helper_mount(a->path, a->opts, a->why, out, err);
+    int rc = mf__helper_mount(a->path, a->opts, a->why, &out->fd, err);
 
     if (rc)
         return rc;
     out->by_helper = true;
     identify_by_path(a->path, out->fd, &a->ident);
-    return 0;
+    rc = watch(a, &out->helper_sock);
+    if (!rc)
+        return 0;
+    mf__helper_unmount(a->path);
+    close(out->fd);
+    out->fd = -1;
+    return explain(a, rc, err);
 }
 
 int mf__mount(const char *mountpoint, const struct mf__mount_opts *opts, const struct mf__mount_hooks *hooks,

@@ -47,7 +47,6 @@ unsigned mf__edit_distance(const char *a, const char *b);
 struct mf__mount {
     int fd;             /* the device, O_CLOEXEC; owned by whoever takes it (then set to -1) */
     int helper_sock;    /* auto_unmount: its helper unmounts when this closes; else -1 */
-    int helper_pid;     /* fusermount3 that waits at helper_sock: our child, reaped by release; 0 = none */
     char *path;         /* absolute, resolved */
     bool by_helper;     /* mounted through fusermount3: unmounted through it, too */
     uint64_t dev;       /* st_dev of the mounted filesystem's root as the kernel reports it in mountinfo; 0 = unknown */
@@ -79,7 +78,10 @@ struct mf__mount_hooks {
 int mf__mount(const char *mountpoint, const struct mf__mount_opts *opts, const struct mf__mount_hooks *hooks,
               struct mf__mount *out, struct mf_error *err);
 
-/* Unmount lazily if what is mounted at the path is still ours. 0 also when it is gone already. */
+/*
+ * Unmount lazily if what is mounted at the path is still ours. 0 also when it is gone already; -EBUSY: somebody
+ * has mounted something on top of it.
+ */
 int mf__unmount(struct mf__mount *m);
 /* Forget it: free path, close the helper's socket. */
 void mf__mount_release(struct mf__mount *m);

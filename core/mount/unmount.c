@@ -187,6 +187,19 @@ static int unmount_by_helper(const char *path, const struct mf__ident *ident)
     return rc;
 }
 
+/*
+ * Something else is at the path: is ours below it? It cannot be unmounted from there without taking down what
+ * covers it. Where the one on top has our id, ours is gone and the id was given away again.
+ */
+static bool is_covered(const struct mf__mount *m)
+{
+    struct mf__mount_line line;
+    struct mf__ident top;
+
+    return m->mount_id && !mf__mount_identify(m->path, &top) && top.id != m->mount_id &&
+           !mf__mount_line_find(m->path, m->mount_id, &line) && line.dev == m->dev;
+}
+
 int mf__unmount(struct mf__mount *m)
 {
     struct mf__ident ident = { .dev = m->dev, .id = m->mount_id, .unique_id = m->unique_id };
@@ -198,7 +211,7 @@ int mf__unmount(struct mf__mount *m)
     if (rc == -EPERM)
         rc = unmount_by_helper(m->path, &ident);
     if (rc == -ESTALE)
-        rc = 0;
+        rc = is_covered(m) ? -EBUSY : 0;
     if (!rc)
         m->dev = m->mount_id = m->unique_id = 0;
     return rc;
@@ -208,10 +221,7 @@ void mf__mount_release(struct mf__mount *m)
 {
     if (m->helper_sock >= 0)
         close(m->helper_sock);
-    if (m->helper_pid > 0)
-        mf__helper_reap(m->helper_pid, 2000);
     m->helper_sock = -1;
-    m->helper_pid = 0;
     free(m->path);
     m->path = NULL;
 }

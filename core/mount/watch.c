@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* watch.c - auto_unmount of a mount that we made ourselves: a process that outlives us and cleans up. */
+/*
+ * watch.c - auto_unmount: a process that outlives us and cleans up. fusermount3 has the like, but it takes the
+ * dead mount of a user for a live one (seen with 3.14), and it knows mounts by their paths only.
+ */
 #include "mount/internal.h"
 
 #if defined(__linux__) && !defined(MF_NO_LINUX)
@@ -47,12 +50,19 @@ static void keep_only(int fd)
         close((int)i);
 }
 
+struct watched {
+    const char *path;
+    const struct mf__ident *ident;
+    char helper[512]; /* "" = there is none */
+};
+
 /*
  * In the detached child. All signals stay blocked, as they were before the fork: a service manager that ends
  * all processes of a service shall find the mount gone when its server is.
  */
-static _Noreturn void watch(int fd, const char *path, const struct mf__ident *ident)
+static _Noreturn void watch(int fd, const struct watched *w)
 {
+    char *argv[] = { "fusermount3", "-u", "-q", "-z", "--", (char *)w->path, NULL };
     char c = 'r';
     ssize_t n;
 
@@ -64,12 +74,14 @@ static _Noreturn void watch(int fd, const char *path, const struct mf__ident *id
     do
         n = read(0, &c, 1);
     while (n > 0 || (n < 0 && errno == EINTR));
-    (void)mf__umount_if(path, ident);
+    /* Where it is ours but not for us to unmount, it is so for fusermount3. */
+    if (mf__umount_if(w->path, w->ident) == -EPERM && w->helper[0])
+        execve(w->helper, argv, environ);
     _exit(0);
 }
 
 /* The child of a child: when the one between has ended, the watcher is init's to reap. */
-static int fork_twice(int fd, const char *path, const struct mf__ident *ident)
+static int fork_twice(int fd, const struct watched *w)
 {
     pid_t pid = fork_bare();
 
@@ -78,7 +90,7 @@ static int fork_twice(int fd, const char *path, const struct mf__ident *ident)
     if (pid == 0) {
         pid = fork_bare();
         if (pid == 0)
-            watch(fd, path, ident);
+            watch(fd, w);
         _exit(pid < 0);
     }
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
@@ -103,15 +115,18 @@ static int await_ready(int fd)
 
 int mf__watch(const char *path, const struct mf__ident *ident, int *sock)
 {
+    struct watched w = { .path = path, .ident = ident };
     sigset_t all, old;
     int sv[2], rc;
 
+    if (!mf__helper_find(w.helper, sizeof(w.helper)))
+        w.helper[0] = '\0';
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
         return -errno;
     /* Else a handler of the program's could run in the child, between fork and exit. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    rc = fork_twice(sv[1], path, ident);
+    rc = fork_twice(sv[1], &w);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     close(sv[1]);
     if (!rc)
