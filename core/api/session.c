@@ -45,8 +45,8 @@ static int check_numbers(const struct mf_session_opts *o, struct mf_error *err)
         return mf__errorf(err, -EINVAL, "max_outstanding is %u: 4 to %u", o->max_outstanding, MF__MAX_OUTSTANDING);
     if ((o->flags & MF_OPT_INLINE) && o->readers != 1)
         return mf__errorf(err, -EINVAL, "MF_OPT_INLINE goes with readers = 1");
-    if (o->uring == MF_URING_REQUIRE)
-        return mf__errorf(err, -ENOTSUP, "this version has no io_uring transport; take uring auto or off");
+    if (o->uring == MF_URING_REQUIRE && (o->clone_fd == MF_CLONE_REQUIRE || (o->flags & MF_OPT_INLINE)))
+        return mf__errorf(err, -EINVAL, "uring = require excludes clone_fd = require and MF_OPT_INLINE: rings have their own threads");
     return 0;
 }
 
@@ -133,7 +133,12 @@ static void session_free(struct mf_session *s)
         close(s->event[0]);
         close(s->event[1]);
     }
+    mf__crews_free(s);
+    free(s->rings);
     pthread_cond_destroy(&s->changed);
+    pthread_cond_destroy(&s->monitor_cond);
+    pthread_mutex_destroy(&s->monitor_lock);
+    pthread_mutex_destroy(&s->serial);
     pthread_mutex_destroy(&s->lock);
     free(s->mount_text);
     free(s->fsname);
@@ -151,6 +156,9 @@ static int session_alloc(const struct mf_session_opts *opts, struct mf_session *
         return mf__errorf(err, -ENOMEM, "no memory for a session");
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
+    pthread_mutex_init(&s->serial, NULL);
+    pthread_mutex_init(&s->monitor_lock, NULL);
+    pthread_cond_init(&s->monitor_cond, NULL);
     s->pid = getpid();
     s->event[0] = s->event[1] = -1;
     s->mount.fd = s->mount.helper_sock = -1;
@@ -251,11 +259,13 @@ void mf_session_free(struct mf_session *s)
     if (s->mounted)
         mf__unmount_own(s);
     mf__registry_remove(s);
-    mf__channels_close(s);
     mf__mount_release(&s->mount);
     call_destroy(s);
     if (s->abandoned) /* a handler still uses this memory */
         return;
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        mf__channel_put(s->rings[i]); /* it never ran */
+    mf__channels_close(s);
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
         mf__reader_free(s->readers[i]);
     session_free(s);
@@ -385,7 +395,7 @@ static int enter_running(struct mf_session *s)
         s->phase = MF__RUNNING;
     pthread_mutex_unlock(&s->lock);
     if (rc == 0)
-        rc = mf__readers_make(s);
+        rc = mf__crews_make(s);
     return rc;
 }
 
@@ -405,6 +415,8 @@ int mf_session_start(struct mf_session *s)
         mf__logf(&s->log, MF_LOG_ERROR, "cannot start all readers: %s", mf__strerror(-rc));
     if (atomic_fetch_sub(&s->alive, 1) == 1)
         mf__stop_request(s, rc);
+    else if (mf__monitor_start(s) < 0)
+        mf__logf(&s->log, MF_LOG_WARNING, "no thread for the monitor: the number of readers stays as it is");
     return 0;
 }
 
@@ -439,21 +451,31 @@ static void join_readers(struct mf_session *s)
     }
 }
 
+static void release_channels(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        mf__channel_put(s->readers[i]->ch);
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        mf__channel_put(s->rings[i]);
+    s->ring_count = 0;
+    mf__channels_close(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static int close_down(struct mf_session *s, int forced)
 {
     int rc = atomic_load(&s->result);
 
     join_readers(s);
-    mf__release_kept(s);
-    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
-        mf__channel_put(s->readers[i]->ch);
+    if (!s->abandoned) { /* else a handler may still answer: what it touches then must be there */
+        mf__release_kept(s);
+        release_channels(s);
+    }
     if (s->signals_on)
         mf__signals_off(s);
     s->signals_on = false;
-    pthread_mutex_lock(&s->lock);
-    mf__channels_close(s);
     s->phase = MF__OVER;
-    pthread_mutex_unlock(&s->lock);
     mf__mount_release(&s->mount);
     call_destroy(s);
     return forced == -ETIMEDOUT ? forced : rc;
@@ -523,34 +545,23 @@ int mf_session_run(struct mf_session *s)
 
 int mf_session_add_reader(struct mf_session *s)
 {
-    struct mf__channel *ch = NULL;
-    uint32_t index;
-    int rc;
+    struct mf__reader *r;
+    int rc = -ENOTCONN;
 
     pthread_mutex_lock(&s->lock);
-    index = atomic_load(&s->reader_count);
-    if (s->phase != MF__RUNNING || atomic_load(&s->ending))
-        rc = -ENOTCONN;
-    else if (index == MF__MAX_READERS)
-        rc = -EMFILE;
-    else if (s->opts.clone_fd == MF_CLONE_OFF)
-        rc = -ENOTSUP;
-    else
-        rc = s->channels[0]->ops->clone(s->channels[0], &ch);
-    if (rc == 0 && mf__channels_add(s, ch) < 0)
-        rc = -EMFILE;
-    if (!ch && rc != -ENOTCONN && index < MF__MAX_READERS && s->opts.clone_fd != MF_CLONE_REQUIRE) {
-        ch = s->channels[0]; /* share */
-        rc = 0;
+    if (s->phase == MF__RUNNING && !atomic_load(&s->ending))
+        rc = mf__reader_add(s, true, &r);
+    if (rc == 0) {
+        /* It joins the device's crew for good: the caller knows that it is needed. */
+        s->crews[0].base++;
+        atomic_fetch_add(&s->crews[0].limit, 1);
+        atomic_fetch_add(&s->crews[0].members, 1);
+        atomic_store(&r->crew, &s->crews[0]);
     }
-    if (rc == 0)
-        rc = mf__reader_new(s, ch, &s->readers[index]);
-    if (rc == 0)
-        atomic_store_explicit(&s->reader_count, index + 1, memory_order_release);
     pthread_mutex_unlock(&s->lock);
     if (rc == 0)
-        rc = mf__reader_spawn(s->readers[index]);
-    return rc < 0 ? rc : (int)index;
+        rc = mf__reader_spawn(r);
+    return rc < 0 ? rc : (int)r->index;
 }
 
 int mf_session_unmount(struct mf_session *s)

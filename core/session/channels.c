@@ -69,18 +69,53 @@ int mf__channels_clone(struct mf_session *s, uint32_t readers, struct mf_error *
     return 0;
 }
 
-int mf__readers_make(struct mf_session *s)
+int mf__readers_make(struct mf_session *s, uint32_t count)
 {
-    uint32_t target = mf__reader_target(s);
+    struct mf__reader *r;
+    int rc = 0;
 
-    for (uint32_t i = atomic_load(&s->reader_count); i < target; i++) {
-        struct mf__channel *ch = s->channels[i < s->channel_count ? i : 0];
-        int rc = mf__reader_new(s, ch, &s->readers[i]);
+    for (uint32_t i = atomic_load(&s->reader_count); i < count && rc == 0; i++)
+        rc = mf__reader_add(s, false, &r);
+    return rc;
+}
 
-        if (rc < 0)
-            return rc;
-        atomic_store_explicit(&s->reader_count, i + 1, memory_order_release);
+/* The channel of the next reader: its own where there is one or cloning makes one, else the shared first. */
+static struct mf__channel *channel_for(struct mf_session *s, uint32_t index, bool own, int *rc)
+{
+    struct mf__channel *ch = NULL;
+
+    *rc = 0;
+    if (index < s->channel_count)
+        return s->channels[index];
+    if (own && s->opts.clone_fd != MF_CLONE_OFF) {
+        *rc = s->channels[0]->ops->clone(s->channels[0], &ch);
+        if (*rc == 0 && mf__channels_add(s, ch) == 0)
+            return ch;
+        if (*rc == 0)
+            mf__channel_put(ch);
+        if (s->opts.clone_fd == MF_CLONE_REQUIRE)
+            return NULL;
+        *rc = 0;
     }
+    return s->channels[0];
+}
+
+int mf__reader_add(struct mf_session *s, bool own_channel, struct mf__reader **out)
+{
+    uint32_t index = atomic_load(&s->reader_count);
+    struct mf__channel *ch;
+    int rc;
+
+    if (index == MF__MAX_READERS)
+        return -EMFILE;
+    ch = channel_for(s, index, own_channel, &rc);
+    if (!ch)
+        return rc;
+    rc = mf__reader_new(s, ch, &s->readers[index]);
+    if (rc < 0)
+        return rc;
+    *out = s->readers[index];
+    atomic_store_explicit(&s->reader_count, index + 1, memory_order_release);
     return 0;
 }
 

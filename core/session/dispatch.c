@@ -55,7 +55,11 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     call->again = (slot->io.msg.hdr.unique & FUSE_UNIQUE_RESEND) != 0;
     memset(&call->answer, 0, sizeof(call->answer));
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
+    if (s->serialize)
+        pthread_mutex_lock(&s->serial);
     rc = s->upcall(call, s->user);
+    if (s->serialize)
+        pthread_mutex_unlock(&s->serial);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
         settle(slot, slot->kept || rc == MF_ANSWER_LATER);
         return;

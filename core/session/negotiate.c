@@ -18,7 +18,7 @@ static const uint64_t SERVED = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_EXPO
                                FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA |
                                FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT | FUSE_INIT_EXT | FUSE_SECURITY_CTX |
                                FUSE_CREATE_SUPP_GROUP | FUSE_DIRECT_IO_ALLOW_MMAP | FUSE_PASSTHROUGH |
-                               FUSE_NO_EXPORT_SUPPORT | FUSE_ALLOW_IDMAP;
+                               FUSE_NO_EXPORT_SUPPORT | FUSE_ALLOW_IDMAP | FUSE_OVER_IO_URING;
 
 static uint64_t offered_flags(const struct fuse_init_in *in)
 {
@@ -171,7 +171,11 @@ static int agree(struct mf_session *s, struct mf__slot *slot, struct mf_error *e
         refuse_init(slot, -EPROTO);
         return rc;
     }
-    s->terms.transport = s->channels[0]->ops->kind;
+    rc = mf__transport_choose(s, s->terms.offered, err);
+    if (rc < 0) {
+        refuse_init(slot, -EPROTO);
+        return rc;
+    }
     if (s->channels[0]->fd >= 0)
         s->terms.connection = mf__connection_number(s->channels[0]->fd);
     rc = answer_init(s, slot);

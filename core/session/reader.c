@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "session/session.h"
+#include "transport/ring.h"
 
 #if defined(__linux__) && !defined(MF_NO_LINUX)
 #include <sys/syscall.h>
@@ -29,15 +30,13 @@ static uint32_t thread_id(void)
 #endif
 }
 
-static void name_thread(uint32_t index)
+static void name_thread(pthread_t thread, const char *name)
 {
 #if defined(__linux__) && !defined(MF_NO_LINUX)
-    char name[16];
-
-    snprintf(name, sizeof(name), "mf-reader-%u", index);
-    pthread_setname_np(pthread_self(), name);
+    pthread_setname_np(thread, name);
 #else
-    (void)index;
+    (void)thread;
+    (void)name;
 #endif
 }
 
@@ -76,8 +75,12 @@ static bool renew_channel(struct mf__reader *r, int error)
     return rc == 0;
 }
 
-static bool receive_failed(struct mf__reader *r, int rc, uint32_t *renewals)
+static bool receive_failed(struct mf__reader *r, struct mf__channel *ch, int rc, uint32_t *renewals)
 {
+    if (ch != r->ch && mf__ring_state(ch) < 0) {
+        mf__crew_fall_back(r, mf__ring_state(ch));
+        return true;
+    }
     switch (rc) {
     case -EINTR:
         return true;
@@ -105,25 +108,29 @@ static void serve(struct mf__reader *r)
     uint32_t renewals = 0;
 
     while (!atomic_load_explicit(&s->stop, memory_order_relaxed)) {
+        struct mf__channel *ch = mf__crew_channel(r);
         struct mf__io *got;
         int rc;
 
-        if (!r->spare)
+        if (ch && !r->spare)
             r->spare = mf__slot_take(r);
-        if (!r->spare)
+        if (!ch || !r->spare)
             break;
+        atomic_store_explicit(&r->rx, ch, memory_order_relaxed);
         atomic_store_explicit(&r->state, MF__READER_RECEIVING, memory_order_relaxed);
-        rc = r->ch->ops->receive(r->ch, &r->spare->io, &got);
+        rc = ch->ops->receive(ch, &r->spare->io, &got);
         atomic_store_explicit(&r->state, MF__READER_BUSY, memory_order_relaxed);
         if (rc < 0) {
-            if (!receive_failed(r, rc, &renewals))
+            if (!receive_failed(r, ch, rc, &renewals))
                 break;
             continue;
         }
         if (got == &r->spare->io)
             r->spare = NULL;
-        got->ch = r->ch;
+        got->ch = ch;
         renewals = 0;
+        if (atomic_load_explicit(&s->monitor_asleep, memory_order_relaxed))
+            mf__monitor_wake(s);
         mf__dispatch(r, MF__CONTAINER_OF(got, struct mf__slot, io));
     }
 }
@@ -132,6 +139,7 @@ static void reader_ended(struct mf__reader *r)
 {
     struct mf_session *s = r->session;
 
+    mf__crew_leave(r);
     atomic_store(&r->state, MF__READER_ENDED);
     atomic_store(&r->tid, 0);
     mf__self = NULL;
@@ -139,6 +147,27 @@ static void reader_ended(struct mf__reader *r)
     if (atomic_fetch_sub(&s->alive, 1) == 1)
         mf__stop_request(s, 0);
     pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/*
+ * An entry that this thread armed fails its next request once the thread is gone: it must outlive the rings.
+ * The caller is none of the session's readers any more.
+ */
+static void hold_entries(struct mf_session *s)
+{
+    pthread_mutex_lock(&s->lock);
+    while (!s->rings_shut)
+        pthread_cond_wait(&s->changed, &s->lock);
+    s->holders--;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void begin_hold(struct mf_session *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->holders++;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -162,10 +191,13 @@ static void reader_cancelled(void *arg)
     if (r->joinable)
         pthread_detach(pthread_self());
     r->joinable = false;
+    mf__self = NULL;
+    begin_hold(s);
     if (!atomic_load(&s->stop) && mf__reader_spawn(r) == 0)
         atomic_fetch_sub(&s->alive, 1); /* the new thread has counted itself */
     else
         reader_ended(r);
+    hold_entries(s);
 }
 
 void mf__reader_run(struct mf__reader *r)
@@ -181,14 +213,18 @@ void mf__reader_run(struct mf__reader *r)
     pthread_cleanup_pop(0);
     if (s->hooks.reader_end)
         s->hooks.reader_end(s, r->index, s->hooks_user);
+    begin_hold(s);
     reader_ended(r);
+    hold_entries(s);
 }
 
 static void *reader_main(void *arg)
 {
     struct mf__reader *r = arg;
+    char name[16];
 
-    name_thread(r->index);
+    snprintf(name, sizeof(name), "mf-reader-%u", r->index);
+    name_thread(pthread_self(), name);
     mf__reader_run(r);
     return NULL;
 }
@@ -227,4 +263,18 @@ int mf__reader_spawn(struct mf__reader *r)
         return -rc;
     }
     return 0;
+}
+
+int mf__helper_thread(pthread_t *out, const char *name, void *(*fn)(void *), void *arg)
+{
+    sigset_t mask, old;
+    int rc;
+
+    sigfillset(&mask);
+    pthread_sigmask(SIG_SETMASK, &mask, &old);
+    rc = pthread_create(out, NULL, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc == 0)
+        name_thread(*out, name);
+    return -rc;
 }

@@ -30,6 +30,8 @@ static void after_fork_child(void)
                 close(s->channels[i]->fd);
             s->channels[i]->fd = -1;
         }
+        for (uint32_t i = 0; i < s->ring_count; i++)
+            close(s->rings[i]->fd);
         if (s->mount.helper_sock >= 0)
             close(s->mount.helper_sock);
         s->mount.helper_sock = -1;

@@ -19,6 +19,7 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
     for (int i = 0; i < n; i++)
         bytes += iov[i].iov_len;
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
+    slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);
     atomic_store_explicit(&slot->journal.sent, unique, memory_order_release);
     mf__count_reply(slot, error, bytes);

@@ -15,6 +15,7 @@
 
 #include "base/base.h"
 #include "mount/mount.h"
+#include "session/crew.h"
 #include "transport/transport.h"
 #include "wire/wire.h"
 
@@ -26,6 +27,10 @@
 #define MF__MIN_MINOR 31u /* oldest protocol that is served */
 #define MF__MINOR 45u     /* newest that is known */
 #define MF__LATENCY_SAMPLE 16u
+#define MF__AUTO_READERS 64u  /* how many an automatic number may grow to */
+#define MF__CREW_WINDOW 128u  /* milliseconds without need before a crew shrinks, at first */
+#define MF__RING_DEPTH 64u    /* entries per queue; untouched ones cost 1 KiB */
+#define MF__RING_BUDGET 4096u /* entries of all queues */
 
 /* ---- requests ----------------------------------------------------------------------------------- */
 
@@ -88,11 +93,14 @@ struct mf__counters {
     _Atomic uint64_t latency[MF_STATS_BUCKETS];
 };
 
-enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, MF__READER_ENDED };
+enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, MF__READER_PARKED, MF__READER_ENDED };
 
 struct mf__reader {
     struct mf_session *session;
-    struct mf__channel *ch;
+    struct mf__channel *ch;           /* its own endpoint of the device */
+    struct mf__channel *_Atomic rx;   /* where it receives now: ch, or the ring of its crew */
+    struct mf__crew *_Atomic crew;    /* NULL = parked */
+    int32_t cpu;                      /* where it is bound; -1 = anywhere */
     uint32_t index;
     int fd; /* of ch, also when that is closed: for the statistics */
     struct mf__slot *current; /* in a handler now; the reader's own thread only */
@@ -144,6 +152,24 @@ struct mf_session {
     struct mf__channel *channels[MF__MAX_READERS];
     uint32_t channel_count;
     uint32_t channels_had; /* the count while it ran */
+    /* Who serves what: made at the start, the crews' members change. */
+    struct mf__crew *crews;
+    uint32_t crew_count;
+    uint32_t reader_limit; /* the monitor makes no more readers than this */
+    struct mf__channel **rings;
+    uint32_t ring_count;
+    uint32_t ring_queues;
+    bool rings_shut;
+    uint32_t holders; /* cancelled threads that stay for the entries that they armed */
+    pthread_mutex_t serial; /* taken around handlers where `serialize`: one reader was asked for */
+    bool serialize;
+    pthread_t monitor;
+    bool monitor_on;
+    pthread_mutex_t monitor_lock;
+    pthread_cond_t monitor_cond;
+    _Atomic uint32_t monitor_asleep, monitor_end;
+    _Atomic uint64_t growths, shrinks;
+
     _Atomic uint32_t ending; /* 1: somebody shall call mf_session_finish() */
     _Atomic uint32_t stop;   /* 1: readers leave */
     _Atomic uint32_t alive;  /* reader threads that have not ended */
@@ -182,12 +208,19 @@ int mf__terms_check(const struct mf_negotiated *neg, struct mf_error *err);
 /* channels.c */
 int mf__channels_add(struct mf_session *s, struct mf__channel *ch);
 int mf__channels_clone(struct mf_session *s, uint32_t readers, struct mf_error *err);
-int mf__readers_make(struct mf_session *s);
+int mf__readers_make(struct mf_session *s, uint32_t count);
+/* One more, parked; the caller holds the lock and spawns it. */
+int mf__reader_add(struct mf_session *s, bool own_channel, struct mf__reader **out);
 uint32_t mf__reader_target(const struct mf_session *s);
 void mf__channels_close(struct mf_session *s);
+/* Decide whether requests come over rings and make them; sets transport and its reason. */
+int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error *err);
+void mf__rings_shut(struct mf_session *s);
 
 /* reader.c */
 int mf__reader_spawn(struct mf__reader *r);
+/* A thread of the engine's own: no signals, a name. */
+int mf__helper_thread(pthread_t *out, const char *name, void *(*fn)(void *), void *arg);
 void mf__reader_run(struct mf__reader *r); /* on the calling thread */
 
 /* dispatch.c */

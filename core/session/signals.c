@@ -40,8 +40,10 @@ int mf__kick_install(void)
 
 void mf__kick(struct mf__reader *r)
 {
-    if (r->ch->ops->wake)
-        r->ch->ops->wake(r->ch);
+    struct mf__channel *rx = atomic_load(&r->rx);
+
+    if (rx->ops->wake)
+        rx->ops->wake(rx);
     else
         pthread_kill(r->thread, KICK);
 }

@@ -83,6 +83,8 @@ int mf__reader_new(struct mf_session *s, struct mf__channel *ch, struct mf__read
     r->session = s;
     r->ch = ch;
     r->fd = ch->fd;
+    r->cpu = -1;
+    atomic_init(&r->rx, ch);
     r->index = atomic_load(&s->reader_count);
     r->foreign = calloc(1, sizeof(*r->foreign));
     if (!r->foreign || slab_add(r, FIRST_SLAB) < 0) {

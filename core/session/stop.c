@@ -143,9 +143,12 @@ int mf__end_service(struct mf_session *s)
 
     if (!(s->opts.flags & MF_OPT_NO_UNMOUNT))
         rc = mf__unmount_own(s);
+    mf__monitor_stop(s);
     atomic_store(&s->stop, 1);
-    if (wait_readers(s, mf__now_ns() + limit))
+    if (wait_readers(s, mf__now_ns() + limit)) {
+        mf__rings_shut(s);
         return rc;
+    }
     mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
              atomic_load(&s->alive), s->opts.stop_timeout_ms);
     force(s);
@@ -154,6 +157,7 @@ int mf__end_service(struct mf_session *s)
                  atomic_load(&s->alive));
         s->abandoned = true;
     }
+    mf__rings_shut(s);
     return -ETIMEDOUT;
 }
 

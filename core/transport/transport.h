@@ -28,6 +28,7 @@ struct mf__io {
     uint64_t commit_id;      /* ring: id to give back */
     uint32_t entry;          /* ring: index of the entry */
     uint32_t queue;          /* ring: queue */
+    bool own_thread;         /* ring: the answer comes from a reader of this very channel */
 };
 
 struct mf__transport {

@@ -274,10 +274,16 @@ struct mf_call {
 #define MF_ANSWER_LATER 1 /**< the request was kept; mf_reply_* answers it, from any thread */
 #define MF_ANSWERED 2     /**< mf_reply_* has answered it already */
 
+/**
+ * Upcalls exclude each other while they compute (a global interpreter lock): the engine then lets one reader
+ * serve as long as upcalls return at once, and more where they wait.
+ */
+#define MF_UPCALL_EXCLUSIVE 0x1u
+
 /** What a binding gives: one function for all operations. */
 struct mf_upcall_ops {
     uint32_t size;        /**< sizeof(struct mf_upcall_ops) */
-    uint32_t reserved;    /**< 0 */
+    uint32_t flags;       /**< MF_UPCALL_* */
     uint64_t implemented; /**< bit 1 << MF_OP_*; the others are answered in C with ENOSYS */
     /** Threads: any reader, several at once. Returns 0, -errno, MF_ANSWER_LATER or MF_ANSWERED. */
     int32_t (*upcall)(struct mf_call *call, void *user);

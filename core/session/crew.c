@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/* crew.c - who receives: joining, parking and leaving a crew. */
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "session/session.h"
+#include "transport/ring.h"
+
+/* Readers that are there for good. The device beside rings carries FORGET and INTERRUPT only. */
+static uint32_t device_base(const struct mf_session *s)
+{
+    if (s->ring_count || (s->hooks.flags & MF_UPCALL_EXCLUSIVE))
+        return 1;
+    return mf__reader_target(s);
+}
+
+static void crew_init(struct mf__crew *c, struct mf__channel *ring, int32_t cpu, uint32_t base)
+{
+    c->ring = ring;
+    c->cpu = cpu;
+    c->base = base;
+    c->window = MF__CREW_WINDOW;
+    c->least_free = UINT32_MAX;
+    atomic_init(&c->members, 0);
+    atomic_init(&c->limit, base);
+}
+
+int mf__crews_make(struct mf_session *s)
+{
+    uint32_t count = 1 + s->ring_count;
+    uint32_t total = mf__reader_target(s);
+    uint32_t reader = 0;
+    int rc;
+
+    s->crews = calloc(count, sizeof(*s->crews));
+    if (!s->crews)
+        return -ENOMEM;
+    s->crew_count = count;
+    crew_init(&s->crews[0], NULL, -1, device_base(s));
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        crew_init(&s->crews[1 + i], s->rings[i], s->ring_count == s->ring_queues ? (int32_t)i : -1, 1);
+    if (total < s->crews[0].base + s->ring_count)
+        total = s->crews[0].base + s->ring_count;
+    rc = mf__readers_make(s, total);
+    for (uint32_t c = 0; rc == 0 && c < count; c++) {
+        for (uint32_t i = 0; i < s->crews[c].base; i++)
+            atomic_store(&s->readers[reader++]->crew, &s->crews[c]);
+        atomic_store(&s->crews[c].members, s->crews[c].base);
+    }
+    s->reader_limit = s->opts.readers ? total : MF__AUTO_READERS;
+    return rc;
+}
+
+void mf__crews_free(struct mf_session *s)
+{
+    free(s->crews);
+    s->crews = NULL;
+    s->crew_count = 0;
+}
+
+static void settle_on_cpu(struct mf__reader *r, int32_t cpu)
+{
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    cpu_set_t set;
+
+    if (cpu == r->cpu)
+        return;
+    CPU_ZERO(&set);
+    if (cpu >= 0)
+        CPU_SET((unsigned)cpu, &set);
+    else
+        for (unsigned i = 0; i < CPU_SETSIZE; i++)
+            CPU_SET(i, &set);
+    /* An offline or forbidden CPU: then the thread stays where it may run. */
+    (void)sched_setaffinity(0, sizeof(set), &set);
+    r->cpu = cpu;
+#else
+    (void)r;
+    (void)cpu;
+#endif
+}
+
+static bool surplus(struct mf__crew *c)
+{
+    uint32_t members = atomic_load_explicit(&c->members, memory_order_relaxed);
+
+    while (members > atomic_load_explicit(&c->limit, memory_order_relaxed)) {
+        if (atomic_compare_exchange_weak(&c->members, &members, members - 1))
+            return true;
+    }
+    return false;
+}
+
+static struct mf__crew *park(struct mf__reader *r)
+{
+    struct mf_session *s = r->session;
+
+    pthread_mutex_lock(&s->lock);
+    atomic_store(&r->crew, NULL);
+    atomic_store(&r->state, MF__READER_PARKED);
+    while (!atomic_load(&r->crew) && !atomic_load(&s->stop))
+        pthread_cond_wait(&s->changed, &s->lock);
+    atomic_store(&r->state, MF__READER_BUSY);
+    pthread_mutex_unlock(&s->lock);
+    return atomic_load(&r->crew);
+}
+
+struct mf__channel *mf__crew_channel(struct mf__reader *r)
+{
+    struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
+
+    if (!c || surplus(c)) {
+        c = park(r);
+        if (!c)
+            return NULL;
+    }
+    if (c->cpu != r->cpu)
+        settle_on_cpu(r, c->cpu);
+    return c->ring ? c->ring : r->ch;
+}
+
+void mf__crew_leave(struct mf__reader *r)
+{
+    struct mf__crew *c = atomic_exchange(&r->crew, NULL);
+
+    if (c)
+        atomic_fetch_sub(&c->members, 1);
+}
+
+void mf__crew_fall_back(struct mf__reader *r, int error)
+{
+    struct mf_session *s = r->session;
+    struct mf__crew *device = &s->crews[0];
+
+    mf__crew_leave(r);
+    pthread_mutex_lock(&s->lock);
+    if (s->terms.transport == MF_TRANSPORT_URING) {
+        s->terms.transport = MF_TRANSPORT_DEVICE;
+        snprintf(s->transport_reason, sizeof(s->transport_reason), "the kernel refused the ring's entries: %s",
+                 mf__strerror(-error));
+        mf__logf(&s->log, MF_LOG_WARNING, "%s; requests come on the device", s->transport_reason);
+    }
+    atomic_fetch_add(&device->limit, 1);
+    atomic_fetch_add(&device->members, 1);
+    atomic_store(&r->crew, device);
+    pthread_mutex_unlock(&s->lock);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * crew.h - readers that serve one source together: a ring, or the device.
+ *
+ * The members of a crew receive and handle; the other readers are parked. A crew is no larger than it need be:
+ * readers that only wait for a lock of the language (a GIL), or for a CPU, take time from each other. A monitor
+ * looks each millisecond whether all members of a crew are in handlers that do not return, and gives it one more;
+ * a crew that has had idle members for long loses one. The monitor sleeps while nothing happens.
+ */
+#ifndef MF_CREW_H
+#define MF_CREW_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct mf_session;
+struct mf__reader;
+struct mf__channel;
+
+#define MF__MAX_CREWS 1025u /* the device's, and one per ring */
+
+struct mf__crew {
+    struct mf__channel *ring; /* NULL: each member receives on a channel of its own */
+    int32_t cpu;              /* where members run; -1 = anywhere */
+    _Atomic uint32_t members;
+    _Atomic uint32_t limit; /* with more members than this the next that is done parks itself */
+    /* The monitor's own. */
+    uint32_t base; /* members that it keeps when all is quiet */
+    uint64_t requests;
+    uint32_t least_free;
+    uint32_t stuck_ticks;
+    uint32_t ticks;
+    uint32_t window; /* ticks without need after which it shrinks */
+};
+
+/* Divide the readers into crews; called once, before they start. 0 or -ENOMEM. */
+int mf__crews_make(struct mf_session *s);
+void mf__crews_free(struct mf_session *s);
+
+/* On a reader's thread: the channel to receive on now; waits while it is parked. NULL: the session stops. */
+struct mf__channel *mf__crew_channel(struct mf__reader *r);
+/* The ring of this reader's crew was refused by the kernel: serve the device instead. */
+void mf__crew_fall_back(struct mf__reader *r, int error);
+/* The reader ends. */
+void mf__crew_leave(struct mf__reader *r);
+
+/* The thread that watches. */
+int mf__monitor_start(struct mf_session *s);
+void mf__monitor_stop(struct mf_session *s);
+void mf__monitor_wake(struct mf_session *s);
+
+#endif

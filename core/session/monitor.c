@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * monitor.c - the thread that sees a crew with no member to receive, and helps.
+ *
+ * A crew needs help when at one look all of its members are in handlers and it has served few requests since the
+ * last look: handlers that return at once keep a reader busy, too, but then the count is high. Where handlers
+ * exclude each other (a GIL), one that is computing is no reason: another reader could only wait for it.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "session/session.h"
+
+#define TICK_NS 1000000
+#define FEW_PER_MEMBER 4u  /* requests of a millisecond: handlers of 250 µs and more count as slow */
+#define QUIET_TICKS 32u    /* then the monitor sleeps */
+#define WINDOW_MAX 8192u   /* ticks */
+#define COMPUTING_TICKS 5u /* a GIL is handed on after 5 ms */
+
+struct view {
+    uint32_t members;
+    uint32_t free;
+    uint64_t requests;
+};
+
+/* Is the thread asleep, rather than running or waiting for a CPU? */
+static bool is_asleep(uint32_t tid)
+{
+    char path[64], text[256];
+    ssize_t n;
+    char *p;
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%u/stat", tid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return true;
+    n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    p = strrchr(text, ')');
+    return !p || !p[1] || p[2] != 'R';
+}
+
+static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
+{
+    memset(v, 0, sizeof(*v));
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) != c)
+            continue;
+        v->members++;
+        v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
+        if (atomic_load(&r->state) != MF__READER_BUSY)
+            v->free++;
+    }
+}
+
+static bool somebody_computes(struct mf_session *s, struct mf__crew *c)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) == c && !is_asleep(atomic_load(&r->tid)))
+            return true;
+    }
+    return false;
+}
+
+/* A parked reader, or a new one, becomes a member. */
+static void grow(struct mf_session *s, struct mf__crew *c)
+{
+    struct mf__reader *r = NULL;
+    bool fresh = false;
+
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !r; i++) {
+        if (atomic_load(&s->readers[i]->state) == MF__READER_PARKED && !atomic_load(&s->readers[i]->crew))
+            r = s->readers[i];
+    }
+    if (!r && atomic_load(&s->reader_count) < s->reader_limit)
+        fresh = mf__reader_add(s, c->ring == NULL, &r) == 0;
+    if (r) {
+        atomic_fetch_add(&c->limit, 1);
+        atomic_fetch_add(&c->members, 1);
+        atomic_store(&r->crew, c);
+        mf__count(&s->growths, 1);
+        pthread_cond_broadcast(&s->changed);
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (fresh && mf__reader_spawn(r) < 0)
+        mf__crew_leave(r);
+}
+
+static void shrink(struct mf_session *s, struct mf__crew *c)
+{
+    uint32_t members = atomic_load(&c->members);
+
+    if (members > c->base) {
+        atomic_store(&c->limit, members - 1);
+        mf__count(&s->shrinks, 1);
+    }
+    c->ticks = 0;
+    c->least_free = UINT32_MAX;
+}
+
+static bool needs_help(struct mf_session *s, struct mf__crew *c, const struct view *v, uint64_t served)
+{
+    if (v->free || v->members == 0 || served >= (uint64_t)FEW_PER_MEMBER * v->members)
+        return false;
+    if (!(s->hooks.flags & MF_UPCALL_EXCLUSIVE))
+        return true;
+    /* Served nothing for as long as a lock is kept at most: whoever computes would let another one in. */
+    c->stuck_ticks = served ? 0 : c->stuck_ticks + 1;
+    return c->stuck_ticks >= COMPUTING_TICKS || !somebody_computes(s, c);
+}
+
+/* Returns whether the crew is quiet: nothing came, and somebody would take what comes. */
+static bool watch(struct mf_session *s, struct mf__crew *c)
+{
+    struct view v;
+    uint64_t served;
+
+    look(s, c, &v);
+    served = v.requests - c->requests;
+    if (v.requests < c->requests)
+        served = 0; /* a member with its count has gone */
+    c->requests = v.requests;
+    if (needs_help(s, c, &v, served)) {
+        /* Doubling: twenty clients in waiting handlers are served after a few ticks. */
+        for (uint32_t i = 0; i < (v.members + 1) / 2; i++)
+            grow(s, c);
+        if (c->ticks < c->window && c->window < WINDOW_MAX)
+            c->window *= 2; /* it was taken away too early */
+        c->ticks = 0;
+        c->least_free = UINT32_MAX;
+        return false;
+    }
+    if (v.free < c->least_free)
+        c->least_free = v.free;
+    if (++c->ticks >= c->window) {
+        if (c->least_free > 1)
+            shrink(s, c);
+        else {
+            c->ticks = 0;
+            c->least_free = UINT32_MAX;
+        }
+        if (c->window > MF__CREW_WINDOW)
+            c->window -= c->window / 8;
+    }
+    return served == 0 && v.free;
+}
+
+static void monitor_sleep(struct mf_session *s)
+{
+    pthread_mutex_lock(&s->monitor_lock);
+    atomic_store(&s->monitor_asleep, 1);
+    while (atomic_load(&s->monitor_asleep) && !atomic_load(&s->monitor_end))
+        pthread_cond_wait(&s->monitor_cond, &s->monitor_lock);
+    pthread_mutex_unlock(&s->monitor_lock);
+}
+
+static void *monitor_main(void *arg)
+{
+    const struct timespec tick = { .tv_nsec = TICK_NS };
+    struct mf_session *s = arg;
+    uint32_t quiet = 0;
+
+    while (!atomic_load(&s->monitor_end)) {
+        bool calm = true;
+
+        nanosleep(&tick, NULL);
+        for (uint32_t i = 0; i < s->crew_count; i++)
+            calm = watch(s, &s->crews[i]) && calm;
+        quiet = calm ? quiet + 1 : 0;
+        if (quiet >= QUIET_TICKS) {
+            monitor_sleep(s);
+            quiet = 0;
+        }
+    }
+    return NULL;
+}
+
+void mf__monitor_wake(struct mf_session *s)
+{
+    pthread_mutex_lock(&s->monitor_lock);
+    atomic_store(&s->monitor_asleep, 0);
+    pthread_cond_signal(&s->monitor_cond);
+    pthread_mutex_unlock(&s->monitor_lock);
+}
+
+/* Crews that can neither grow nor shrink need not be watched. */
+static bool any_room(const struct mf_session *s)
+{
+    uint32_t members = 0;
+
+    for (uint32_t i = 0; i < s->crew_count; i++)
+        members += s->crews[i].base;
+    return s->reader_limit > members;
+}
+
+int mf__monitor_start(struct mf_session *s)
+{
+    int rc = 0;
+
+    if (!any_room(s))
+        return 0;
+    rc = mf__helper_thread(&s->monitor, "mf-monitor", monitor_main, s);
+    s->monitor_on = rc == 0;
+    return rc;
+}
+
+void mf__monitor_stop(struct mf_session *s)
+{
+    if (!s->monitor_on)
+        return;
+    atomic_store(&s->monitor_end, 1);
+    mf__monitor_wake(s);
+    pthread_join(s->monitor, NULL);
+    s->monitor_on = false;
+}
