@@ -552,6 +552,7 @@ Test(wire_decode, a_split_that_fails_tells_what_header_there_is)
         cr_expect_eq(mf__msg_split(&msg, m, n), -EPROTO, "%zu bytes", n);
         cr_expect_arr_eq(&msg.hdr, want, HEAD, "%zu bytes", n);
         cr_expect_eq(msg.args_len + msg.body_len + msg.ext_len, 0);
+        cr_expect(msg.args && msg.body && msg.ext, "no bytes, but at an address");
         free(m);
     }
 }

@@ -206,6 +206,7 @@ Test(wire_extension, same_in_a_ring_entry)
     end();
     groups(1, &gid_in);
     wire_free(mkdir_message(&msg), 0);
+    memset(&msg, 0, sizeof(msg));
     wire_ring(&w, &header, &payload, &payload_len);
     cr_assert_eq(payload_len, 3 + area_len);
     cr_assert_eq(mf__msg_from_ring(&msg, header, payload, payload_len), 0);
