@@ -100,6 +100,11 @@ static void malformed(struct mf__reader *r, struct mf__slot *slot)
     mf__count(&r->stats.malformed, 1);
     mf__log_limited(r->session, MF_LOG_ERROR, "reader %u: malformed message: opcode %u, length %u, id %llu", r->index,
                     hdr->opcode, hdr->len, (unsigned long long)hdr->unique);
+    if (hdr->unique == 0) { /* too short to have an id: nobody can be answered */
+        mf__count(&r->stats.no_reply, 1);
+        mf__slot_recycle(slot);
+        return;
+    }
     answer_error(slot, -EIO);
 }
 

@@ -19,7 +19,8 @@ const struct mf__opcode mf__opcodes[MF__OPCODES] = {
 #undef MF__OPCODE
 /* clang-format on */
 
-static const struct mf__opcode unknown = { .name = "?" };
+/* Whatever a newer kernel asks, it is owed an answer. */
+static const struct mf__opcode unknown = { .name = "?", .reply = MF__REPLY_EMPTY };
 
 const struct mf__opcode *mf__opcode(uint32_t opcode)
 {
