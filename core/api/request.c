@@ -178,13 +178,9 @@ int mf_reply_fd(struct mf_req *req, int fd, uint64_t offset, uint64_t length)
 int mf_reply_write(struct mf_req *req, uint64_t written)
 {
     int rc;
-    struct mf__slot *slot = claim_kind(req, MF__REPLY_WRITE, &rc);
+    struct mf__slot *slot = claim(req, &rc);
 
-    if (!slot)
-        return rc;
-    if (written > slot->call.length)
-        return mf__refuse(slot, "more bytes written than there were");
-    return mf__send_body(slot, mf__put_write(slot->io.body, (uint32_t)written));
+    return slot ? mf__send_written(slot, written) : rc;
 }
 
 int mf_reply_statfs(struct mf_req *req, const struct mf_statfs *st)

@@ -89,6 +89,8 @@ int mf__send_data(struct mf__slot *slot, const void *data, uint64_t length)
         return mf__refuse(slot, "more data than the kernel asked for, or data for an operation that takes none");
     if (length && !data)
         return mf__refuse(slot, "no data at a length that is not 0");
+    if (data == slot->io.body && length > slot->io.body_size)
+        return mf__refuse(slot, "more data than the buffer has");
     return mf__send(slot, 0, &iov, length ? 1 : 0);
 }
 
@@ -157,11 +159,16 @@ static int answer_data(struct mf__slot *slot)
     return mf__send_data(slot, a->data ? a->data : slot->io.body, a->data_len);
 }
 
-static int answer_write(struct mf__slot *slot, uint64_t value)
+int mf__send_written(struct mf__slot *slot, uint64_t value)
 {
+    uint8_t *body = slot->io.body;
+    bool wide = slot->row->reply == MF__REPLY_COPY64;
+
+    if (!wide && slot->row->reply != MF__REPLY_WRITE)
+        return mf__refuse(slot, "an answer of another kind than the operation's");
     if (value > slot->call.length)
         return mf__refuse(slot, "more bytes written than there were");
-    return mf__send_body(slot, mf__put_write(slot->io.body, (uint32_t)value));
+    return mf__send_body(slot, wide ? mf__put_copy64(body, value) : mf__put_write(body, (uint32_t)value));
 }
 
 static int answer_statfs(struct mf__slot *slot)
@@ -195,13 +202,12 @@ int mf__send_answer(struct mf__slot *slot)
     case MF__REPLY_XATTR:
         return answer_data(slot);
     case MF__REPLY_WRITE:
-        return answer_write(slot, a->value);
+    case MF__REPLY_COPY64:
+        return mf__send_written(slot, a->value);
     case MF__REPLY_STATFS:
         return answer_statfs(slot);
     case MF__REPLY_LSEEK:
         return mf__send_body(slot, mf__put_lseek(body, a->value));
-    case MF__REPLY_COPY64:
-        return mf__send_body(slot, mf__put_copy64(body, a->value));
     default:
         return mf__refuse(slot, "no answer of this kind is served");
     }

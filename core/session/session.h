@@ -236,6 +236,7 @@ int mf__send_error(struct mf__slot *slot, int error);
 int mf__send_body(struct mf__slot *slot, size_t length);
 int mf__send_data(struct mf__slot *slot, const void *data, uint64_t length);
 int mf__send_fd(struct mf__slot *slot, int fd, uint64_t offset, uint64_t length);
+int mf__send_written(struct mf__slot *slot, uint64_t value);
 int mf__send_entry(struct mf__slot *slot, const struct mf_entry *entry, const struct mf_open *open);
 int mf__send_answer(struct mf__slot *slot); /* what call.answer holds, by the operation's kind */
 int mf__refuse(struct mf__slot *slot, const char *why); /* EIO, logged; -EINVAL */
