@@ -24,6 +24,9 @@ static size_t body_room(const struct mf_session *s)
     /* The first page holds the reply header at its end. Xattr values may be 64 KiB whatever max_write is. */
     size_t body = s->terms.max_write > 65536u ? s->terms.max_write : 65536u;
 
+    /* Where the number of pages is not agreed upon, a read may have the kernel's default, whatever max_write is. */
+    if (!(s->terms.flags & FUSE_MAX_PAGES) && body < 32 * MF__PAGE)
+        body = 32 * MF__PAGE;
     return mf__round_up(body, MF__PAGE) + MF__PAGE;
 }
 
