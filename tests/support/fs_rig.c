@@ -174,7 +174,7 @@ void fs_step_init(struct fs_rig *rig, uint32_t readers)
 {
     rig->opts.readers = readers;
     fs_connect(rig);
-    cr_assert_eq(mf__readers_make(rig->s), 0);
+    cr_assert_eq(mf__crews_make(rig->s), 0);
     rig->s->phase = MF__RUNNING; /* what mf_session_free() tidies up */
 }
 
