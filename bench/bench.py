@@ -56,9 +56,7 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
         "model": model,
-        "clocksource": read_text(
-            "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-        ),
+        "clocksource": read_text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "autogroup": read_text("/proc/sys/kernel/sched_autogroup_enabled", "absent"),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
@@ -122,9 +120,7 @@ class Fleet:
         self.up.clear()
 
 
-def quiet_sample(
-    running: Running, op: str, clients: int, args: argparse.Namespace
-) -> dict[str, Any]:
+def quiet_sample(running: Running, op: str, clients: int, args: argparse.Namespace) -> dict[str, Any]:
     """Others on the machine spoil a sample: take it again, keep the least
     disturbed one."""
     best: dict[str, Any] | None = None
@@ -138,9 +134,7 @@ def quiet_sample(
     return best
 
 
-def one_cell(
-    fleet: Fleet, args: argparse.Namespace, turn: int, op: str, clients: int, samples: Samples
-) -> None:
+def one_cell(fleet: Fleet, args: argparse.Namespace, turn: int, op: str, clients: int, samples: Samples) -> None:
     order = fleet.serving(op)
     if turn % 2:
         order.reverse()
@@ -155,14 +149,12 @@ def one_cell(
             samples[running.server.name, op, clients].append(sample)
 
 
-def measure(fleet: Fleet, args: argparse.Namespace) -> Samples:
-    samples: Samples = defaultdict(list)
+def measure(fleet: Fleet, args: argparse.Namespace, samples: Samples) -> None:
     for turn in range(args.rounds):
         for op in args.ops:
             for clients in args.clients:
                 say(f"round {turn + 1} of {args.rounds}: {op}, {clients} clients")
                 one_cell(fleet, args, turn, op, clients, samples)
-    return samples
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -180,11 +172,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         },
     }
     fleet = Fleet(args.servers)
-    with cleaned_up(fleet):
-        fleet.start()
-        if not fleet.up:
-            say("no server came up")
-        samples = measure(fleet, args)
+    samples: Samples = defaultdict(list)
+    try:
+        with cleaned_up(fleet):
+            fleet.start()
+            measure(fleet, args, samples)
+    except SystemExit as e:  # what was measured before a signal is still worth showing
+        data["interrupted"] = e.code
     data["servers"] = list(fleet.info.values())
     data["cells"] = [results.summarize(*key, found, args.others) for key, found in samples.items()]
     data["comparisons"] = results.comparisons(data)
@@ -285,6 +279,8 @@ def parse() -> argparse.Namespace:
 
 def report(data: dict[str, Any], args: argparse.Namespace) -> int:
     print(results.render(data))
+    if data.get("interrupted"):
+        return int(data["interrupted"])
     if any(s["failed"] for s in data["servers"]):
         return 1
     missed = any(c["holds"] is False for c in data["comparisons"])

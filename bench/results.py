@@ -59,9 +59,7 @@ def summarize(server: str, op: str, clients: int, samples: list[Data], limit: fl
 class Table:
     def __init__(self, data: Data) -> None:
         self.data = data
-        self.cells: dict[tuple[str, str, int], Cell] = {
-            (c["server"], c["op"], c["clients"]): c for c in data["cells"]
-        }
+        self.cells: dict[tuple[str, str, int], Cell] = {(c["server"], c["op"], c["clients"]): c for c in data["cells"]}
         self.servers: list[Data] = data["servers"]
         self.ops: list[str] = data["config"]["ops"]
         self.clients: list[int] = data["config"]["clients"]
@@ -107,9 +105,7 @@ def compare_c(t: Table, op: str, clients: int) -> list[Data]:
     return found
 
 
-def compare_best(
-    t: Table, family: str, minimum: Callable[[int], float | None], op: str, clients: int
-) -> list[Data]:
+def compare_best(t: Table, family: str, minimum: Callable[[int], float | None], op: str, clients: int) -> list[Data]:
     """The best of our modes against the best of the peers' modes, and how our
     defaults do."""
     theirs = t.best(t.family(*PEERS_OF[family]), op, clients)
@@ -215,6 +211,7 @@ def render(data: Data) -> str:
         where,
         how,
         noise,
+        *(["INTERRUPTED: some cells have fewer rounds"] if data.get("interrupted") else []),
         "",
         *server_table(t.servers),
         "",

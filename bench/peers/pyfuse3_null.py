@@ -53,18 +53,14 @@ class Null(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    async def lookup(
-        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         if len(name) == 5 and name[0] == 102 and name[1:].isdigit():
             return attributes(NODE_FILE0 + int(name[1:]))
         if name == b"big":
             return attributes(NODE_BIG)
         raise pyfuse3.FUSEError(errno.ENOENT)
 
-    async def getattr(
-        self, inode: int, ctx: pyfuse3.RequestContext | None = None
-    ) -> pyfuse3.EntryAttributes:
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext | None = None) -> pyfuse3.EntryAttributes:
         return attributes(inode)
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
