@@ -115,10 +115,6 @@ def arity(fs: InodeFS, name: str, method: Callable[..., Any]) -> int:
         signature = inspect.signature(method)
     except (TypeError, ValueError):  # made in C: it takes what is required
         return count
-    try:
-        signature.bind(*range(count))
-    except TypeError as error:
-        raise TypeError(f"{where}({', '.join(op.required)}) is how it is called: {error}") from None
     positional = [
         p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
@@ -126,6 +122,10 @@ def arity(fs: InodeFS, name: str, method: Callable[..., Any]) -> int:
         if positional[count : count + 1] != [extra]:
             break
         count += 1
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        raise TypeError(f"{where}({', '.join(op.required)}) is how it is called: {error}") from None
     return count
 
 
@@ -252,7 +252,10 @@ class Dispatcher:
 
     def fail(self, op: int, node: int, error: BaseException) -> int:
         """The errno of an exception that the glue did not know. Ends the session where it means that."""
-        number = errno_of(error)
+        try:
+            number = errno_of(error)
+        except Exception:  # an errno of its own making
+            number = None
         if number is not None:
             return number
         name = _NAMES.get(op, str(op))
@@ -265,7 +268,11 @@ class Dispatcher:
                 with self.handle as session:
                     lib.mf_session_stop(session)
             return EIO
-        log.error("%s of node %d failed: %s", name, node, error, exc_info=error)
+        try:
+            text = str(error)
+        except Exception:
+            text = "an exception that cannot be shown"
+        log.error("%s of node %d failed: %s: %s", name, node, type(error).__name__, text, exc_info=error)
         return EIO
 
     # ---- interrupts

@@ -43,6 +43,7 @@ def main(
         SystemExit: 0 after a clean end, 1 after a failure, 2 for a wrong command line.
     """
     args = list(sys.argv if argv is None else argv)
+    name = os.path.basename(args[0]) if args else "manifuse"
     raw = [ffi.new("char[]", os.fsencode(arg)) for arg in args]
     words = ffi.new("char *[]", [*raw, ffi.NULL])
     line = ffi.new("struct mf_cmdline *")
@@ -56,7 +57,7 @@ def main(
     debug = bool(line.opts.flags & lib.MF_OPT_DEBUG)
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING,
-        format=f"{os.path.basename(args[0]) if args else 'manifuse'}: %(message)s",
+        format=f"{name}: %(message)s",
     )
     given = os.fsdecode(ffi.string(line.opts.mount_options)) if line.opts.mount_options != ffi.NULL else ""
     try:
@@ -70,7 +71,10 @@ def main(
             if os.environ.get("MANIFUSE_STATS") == "1":
                 session.write_stats(2)
     except OSError as error:
-        print(f"{os.path.basename(args[0]) if args else 'manifuse'}: {error.strerror or error}", file=sys.stderr)
+        text = error.strerror or str(error)
+        if error.filename is not None and str(error.filename) not in text:
+            text = f"{error.filename}: {text}"
+        print(f"{name}: {text}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -81,10 +81,14 @@ class Context:
         """Answer later: what the handler returns does not count any more, the :class:`Reply` does.
 
         Raises:
-            OSError: EINVAL the request takes no answer; EALREADY it was deferred before.
+            RuntimeError: it was deferred before.
+            OSError: EINVAL the request takes no answer.
         """
         call = self._call()
-        check(lib.mf_py_defer(), what="defer")
+        rc = lib.mf_py_defer()
+        if rc == -errno.EALREADY:
+            raise RuntimeError(f"request {self.unique} was deferred before")
+        check(rc, what="defer")
         return Reply(self._dispatcher, call.req, self.unique)
 
     def __repr__(self) -> str:

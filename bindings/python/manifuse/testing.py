@@ -287,12 +287,10 @@ class Client:
     # ---- by node, as the kernel asks
 
     def lookup(self, parent: int, name: str) -> Entry:
-        """One LOOKUP; the reference is the test's to :meth:`forget`."""
+        """One LOOKUP; the reference is the test's to :meth:`forget`. FileNotFoundError for a negative entry, too."""
         out = ffi.new("struct mf_entry *")
         out.size = ffi.sizeof("struct mf_entry")
         self._do(lib.mf_client_lookup, parent, os.fsencode(name), out)
-        if not out.node:
-            return Entry.negative(out.entry_timeout_ns / 1e9)
         return Entry(
             out.node,
             _attr(ffi.addressof(out, "attr")),

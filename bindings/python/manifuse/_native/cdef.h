@@ -214,18 +214,7 @@ struct mf_call {
 #define MF_ANSWERED ...
 
 struct mf_upcall_ops {
-    uint32_t size;
-    uint32_t reserved;
-    uint64_t implemented;
-
-    int32_t (*upcall)(struct mf_call *call, void *user);
-
-    void (*reader_start)(struct mf_session *session, uint32_t reader, void *user);
-    void (*reader_end)(struct mf_session *session, uint32_t reader, void *user);
-
-    void (*destroy)(void *user);
-
-    void (*interrupted)(struct mf_session *session, uint64_t unique, void *user);
+    uint32_t size; /* the rest is glue.c's */
     ...;
 };
 

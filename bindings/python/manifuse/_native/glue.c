@@ -724,6 +724,10 @@ static struct mf_upcall_ops upcalls(const struct mf_py_binding *b)
 {
     return (struct mf_upcall_ops){
         .size = sizeof(struct mf_upcall_ops),
+#ifdef MF_UPCALL_EXCLUSIVE
+        .flags = MF_UPCALL_EXCLUSIVE,
+#endif
+        .flags = MF_UPCALL_EXCLUSIVE, /* the interpreter's lock */
         .implemented = b->implemented,
         .upcall = upcall,
         .reader_start = reader_start,
@@ -760,6 +764,8 @@ int mf_py_defer(void)
 
     if (!self.call)
         return -ENOENT;
+    if (self.deferred)
+        return -EALREADY;
     rc = mf_req_defer(self.call->req);
     if (rc == 0)
         self.deferred = 1;
@@ -779,7 +785,7 @@ static double clock_ns(void)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now); /* others may use the machine */
     return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 

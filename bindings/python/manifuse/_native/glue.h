@@ -36,11 +36,11 @@ int mf_py_session_from_fd(struct mf_py_binding *binding, const struct mf_session
 
 /* The call whose handler this thread runs, or NULL. */
 const struct mf_call *mf_py_current(void);
-/* Keep the current call's request: 0, or a negative errno; -ENOENT: no handler runs on this thread. */
+/* Keep the current call's request: 0; -ENOENT: no handler runs on this thread; -EALREADY; mf_req_defer()'s. */
 int mf_py_defer(void);
 
 /*
- * Nanoseconds per upcall of `op` on a thread of its own, over `count` calls, with the engine left out: what
+ * Nanoseconds of CPU time per upcall of `op` on a thread of its own, over `count` calls, with the engine left out: what
  * entering Python and leaving it costs. -1: an upcall failed.
  */
 double mf_py_measure(struct mf_py_binding *binding, uint32_t op, uint64_t node, const char *name, uint64_t length,
