@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-int rand_r(unsigned int *seed)
+__attribute__((visibility("default"))) int rand_r(unsigned int *seed)
 {
     *seed = *seed * 1103515245u + 12345u;
     /* Criterion: 0x200000000000 + (n & 0x3fffff) * 16 MiB; the program's range begins at 0x550000000000. */
