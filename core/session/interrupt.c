@@ -51,7 +51,7 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
     struct target t;
 
     mf__count(&r->stats.interrupts, 1);
-    if (mf__decode_interrupt(&slot->io.msg, &t.unique) < 0)
+    if (mf__decode_interrupt(&slot->io.msg, &t.unique) < 0 || t.unique == 0) /* 0 is what a free slot has */
         return;
     if (!mf__registry_each(r->session, mark_in_session, &t))
         mf__registry_each(r->session, ask_again, &t);
