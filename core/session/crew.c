@@ -117,6 +117,15 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
     }
     if (c->cpu != r->cpu)
         settle_on_cpu(r, c->cpu);
+    while (!mf__placement_apply(r, c->ring != NULL)) {
+        /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
+        atomic_store(&r->spent, true);
+        atomic_fetch_sub(&c->limit, 1);
+        atomic_fetch_sub(&c->members, 1);
+        c = park(r);
+        if (!c)
+            return NULL;
+    }
     return c->ring ? c->ring : r->ch;
 }
 

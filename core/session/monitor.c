@@ -19,6 +19,7 @@
 #define QUIET_TICKS 32u    /* then the monitor sleeps */
 #define WINDOW_MAX 8192u   /* ticks */
 #define COMPUTING_TICKS 5u /* a GIL is handed on after 5 ms */
+#define PLACEMENT_TICKS (MF__PLACE_LOOK_NS / TICK_NS)
 
 struct view {
     uint32_t members;
@@ -26,8 +27,7 @@ struct view {
     uint64_t requests;
 };
 
-/* Is the thread asleep, rather than running or waiting for a CPU? */
-static bool is_asleep(uint32_t tid)
+bool mf__thread_sleeps(uint32_t tid)
 {
     char path[64], text[256];
     ssize_t n;
@@ -65,10 +65,17 @@ static bool somebody_computes(struct mf_session *s, struct mf__crew *c)
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) == c && !is_asleep(atomic_load(&r->tid)))
+        if (atomic_load(&r->crew) == c && !mf__thread_sleeps(atomic_load(&r->tid)))
             return true;
     }
     return false;
+}
+
+static bool may_join(struct mf_session *s, struct mf__reader *r)
+{
+    if (atomic_load(&r->state) != MF__READER_PARKED || atomic_load(&r->crew))
+        return false;
+    return !atomic_load(&r->spent) || atomic_load(&s->place.mode) == MF__PLACE_YIELDING;
 }
 
 /* A parked reader, or a new one, becomes a member. */
@@ -79,7 +86,7 @@ static void grow(struct mf_session *s, struct mf__crew *c)
 
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !r; i++) {
-        if (atomic_load(&s->readers[i]->state) == MF__READER_PARKED && !atomic_load(&s->readers[i]->crew))
+        if (may_join(s, s->readers[i]))
             r = s->readers[i];
     }
     if (!r && atomic_load(&s->reader_count) < s->reader_limit)
@@ -130,6 +137,8 @@ static bool watch(struct mf_session *s, struct mf__crew *c)
     if (v.requests < c->requests)
         served = 0; /* a member with its count has gone */
     c->requests = v.requests;
+    if (v.members < c->base)
+        grow(s, c);
     if (needs_help(s, c, &v, served)) {
         /* Doubling: twenty clients in waiting handlers are served after a few ticks. */
         for (uint32_t i = 0; i < (v.members + 1) / 2; i++)
@@ -168,12 +177,15 @@ static void *monitor_main(void *arg)
 {
     const struct timespec tick = { .tv_nsec = TICK_NS };
     struct mf_session *s = arg;
-    uint32_t quiet = 0;
+    uint32_t quiet = 0, ticks = 0;
 
+    mf__placement_start(s);
     while (!atomic_load(&s->monitor_end)) {
         bool calm = true;
 
         nanosleep(&tick, NULL);
+        if (++ticks % PLACEMENT_TICKS == 0)
+            mf__placement_look(s);
         for (uint32_t i = 0; i < s->crew_count; i++)
             calm = watch(s, &s->crews[i]) && calm;
         quiet = calm ? quiet + 1 : 0;
@@ -207,7 +219,7 @@ int mf__monitor_start(struct mf_session *s)
 {
     int rc = 0;
 
-    if (!any_room(s))
+    if (!any_room(s) && !s->ring_count)
         return 0;
     rc = mf__helper_thread(&s->monitor, "mf-monitor", monitor_main, s);
     s->monitor_on = rc == 0;
@@ -216,10 +228,11 @@ int mf__monitor_start(struct mf_session *s)
 
 void mf__monitor_stop(struct mf_session *s)
 {
-    if (!s->monitor_on)
-        return;
-    atomic_store(&s->monitor_end, 1);
-    mf__monitor_wake(s);
-    pthread_join(s->monitor, NULL);
-    s->monitor_on = false;
+    if (s->monitor_on) {
+        atomic_store(&s->monitor_end, 1);
+        mf__monitor_wake(s);
+        pthread_join(s->monitor, NULL);
+        s->monitor_on = false;
+    }
+    mf__placement_stop(s);
 }

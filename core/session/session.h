@@ -101,6 +101,9 @@ struct mf__reader {
     struct mf__channel *_Atomic rx;   /* where it receives now: ch, or the ring of its crew */
     struct mf__crew *_Atomic crew;    /* NULL = parked */
     int32_t cpu;                      /* where it is bound; -1 = anywhere */
+    uint32_t place_mode;              /* MF__PLACE_* that this thread has taken */
+    _Atomic bool spent;               /* in class SCHED_IDLE without the right to leave it */
+    uint64_t waited_ns, turns;        /* the monitor's: schedstat at its last look */
     uint32_t index;
     int fd; /* of ch, also when that is closed: for the statistics */
     struct mf__slot *current; /* in a handler now; the reader's own thread only */
@@ -121,6 +124,9 @@ struct mf__reader {
 };
 
 /* ---- sessions ----------------------------------------------------------------------------------- */
+
+/* How ring readers are scheduled: see placement.c. */
+enum mf__place_mode { MF__PLACE_NONE, MF__PLACE_PLAIN, MF__PLACE_YIELDING };
 
 enum mf__phase { MF__NEW, MF__READY, MF__RUNNING, MF__OVER };
 
@@ -169,6 +175,12 @@ struct mf_session {
     pthread_cond_t monitor_cond;
     _Atomic uint32_t monitor_asleep, monitor_end;
     _Atomic uint64_t growths, shrinks;
+    struct {
+        _Atomic uint32_t mode; /* MF__PLACE_* */
+        int group_nice;        /* of the autogroup before it was touched */
+        bool watchful;         /* the monitor runs whatever the group's nice value is */
+        uint64_t since_ns, hold_ns;
+    } place;
 
     _Atomic uint32_t ending; /* 1: somebody shall call mf_session_finish() */
     _Atomic uint32_t stop;   /* 1: readers leave */
@@ -222,6 +234,17 @@ int mf__reader_spawn(struct mf__reader *r);
 /* A thread of the engine's own: no signals, a name. */
 int mf__helper_thread(pthread_t *out, const char *name, void *(*fn)(void *), void *arg);
 void mf__reader_run(struct mf__reader *r); /* on the calling thread */
+
+/* monitor.c: is the thread asleep, rather than running or waiting for a CPU? */
+bool mf__thread_sleeps(uint32_t tid);
+
+/* placement.c */
+#define MF__PLACE_LOOK_NS 16000000u /* between two looks */
+void mf__placement_start(struct mf_session *s);
+void mf__placement_look(struct mf_session *s); /* the monitor's thread */
+void mf__placement_stop(struct mf_session *s);
+/* On a reader's thread: do as the session has decided. false: it may not, another must take its place. */
+bool mf__placement_apply(struct mf__reader *r, bool ring);
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);
