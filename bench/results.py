@@ -211,6 +211,7 @@ def render(data: Data) -> str:
         where,
         how,
         noise,
+        *(["TOO BUSY A MACHINE: these figures say little"] if spoilt * 4 > samples else []),
         *(["INTERRUPTED: some cells have fewer rounds"] if data.get("interrupted") else []),
         "",
         *server_table(t.servers),
