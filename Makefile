@@ -6,7 +6,7 @@ PRESET ?= release
 TOOLS := PATH="$(CURDIR)/build/bin:$(CURDIR)/build/venv/bin:$$PATH"
 
 .DEFAULT_GOAL := build
-.PHONY: build setup demo test lint format bench asan tsan coverage fuzz amalgamation abi-record install clean help
+.PHONY: build examples setup demo test lint format bench asan tsan coverage fuzz amalgamation abi-record install clean help
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -14,6 +14,11 @@ help: ## show this list
 build: ## the library, the examples and the tests (PRESET=release)
 	@cmake --preset $(PRESET) >/dev/null || { echo "make: cmake could not configure; ./setup installs what is needed" >&2; exit 1; }
 	@cmake --build --preset $(PRESET)
+
+examples: build ## the example filesystems in C and Go (Python's need no building)
+	@mkdir -p build/examples
+	@for dir in examples/go/*/; do name=$$(basename "$$dir"); \
+		$(TOOLS) go build -buildvcs=false -o "build/examples/go-$$name" "./$$dir" || exit 1; done
 
 setup: ## install what is missing
 	@./setup
