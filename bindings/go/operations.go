@@ -294,8 +294,12 @@ func callStatfs(s *server, rd *readerState, c *raw.Call) int32 {
 	if err != nil || rd.req.reply != nil {
 		return s.refuse(rd, c, err)
 	}
-	st2 := st.raw()
-	return rd.answerBytes(c, unsafe.String((*byte)(unsafe.Pointer(&st2)), unsafe.Sizeof(st2)))
+	record := st.raw()
+	rd.answerBytes(c, unsafe.String((*byte)(unsafe.Pointer(&record)), unsafe.Sizeof(record)))
+	if c.Answer.Data == 0 {
+		c.Answer.Data = uintptr(c.Buf)
+	}
+	return 0
 }
 
 func callAccess(s *server, rd *readerState, c *raw.Call) int32 {
