@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from manifuse import ROOT, Attr, Dirent, Entry, InodeFS
+from manifuse import ROOT, Attr, Dirent, Entry, InodeFS, Open
 
 FILE = Attr(stat.S_IFREG | 0o644, size=5)
 DIR = Attr(stat.S_IFDIR | 0o755, nlink=2)
@@ -67,3 +67,10 @@ class Gate(Tiny):
         with self.lock:
             self.inside -= 1
         return b"hello"[offset : offset + size]
+
+
+class Uncached(Gate):
+    """Each read is a request of its own."""
+
+    def open(self, node: int, flags: int) -> Open:
+        return Open(direct_io=True)
