@@ -25,7 +25,8 @@ Test(wire_opcodes, table_has_all_numbers_and_no_others)
 Test(wire_opcodes, every_other_number_gives_an_unknown_row)
 {
     const uint32_t numbers[] = {
-        64, 65, 255, 256, CUSE_INIT, CUSE_INIT_BSWAP_RESERVED, FUSE_INIT_BSWAP_RESERVED, 0x80000001, UINT32_MAX
+        0,          7,         19, 54, 64, 65, 255, 256, CUSE_INIT, CUSE_INIT_BSWAP_RESERVED, FUSE_INIT_BSWAP_RESERVED,
+        0x80000001, UINT32_MAX
     };
 
     for (size_t i = 0; i < MF__ARRAY_SIZE(numbers); i++) {
@@ -36,6 +37,7 @@ Test(wire_opcodes, every_other_number_gives_an_unknown_row)
         cr_expect_not_null(row->name);
         cr_expect_eq(row->args_size, 0);
         cr_expect_eq(row->slot, 0);
+        cr_expect_neq(row->reply, MF__REPLY_NEVER, "whoever asks waits for an answer");
     }
 }
 
