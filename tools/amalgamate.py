@@ -97,23 +97,43 @@ def head_names(statement: str, body_follows: bool) -> set[str]:
     return names
 
 
+def bodies(text: str) -> list[tuple[int, int]]:
+    """Where structures and unions are defined: from brace to brace."""
+    found = []
+    for head in re.finditer(r"\b(?:struct|union)(?:\s+\w+)?\s*\{", text):
+        depth = 0
+        for brace in re.finditer(r"[{}]", text[head.end() - 1 :]):
+            depth += 1 if brace.group() == "{" else -1
+            if depth == 0:
+                found.append((head.end(), head.end() - 1 + brace.start()))
+                break
+    return found
+
+
 def rename(text: str, names: dict[str, str]) -> str:
     """Rename words outside comments and strings, except where they name a member."""
+    plain = OPAQUE.sub(lambda m: " " * len(m.group()), text)
+    inside = bodies(plain)
 
-    def words(piece: str) -> str:
-        def replacement(match: re.Match[str]) -> str:
-            before = piece[: match.start()].rstrip()
-            member = before.endswith("->") or (before.endswith(".") and not before.endswith("..."))
-            return match.group() if member else names.get(match.group(), match.group())
-
-        return WORD.sub(replacement, piece)
+    def replacement(match: re.Match[str]) -> str:
+        word, start, end = match.group(), match.start(), match.end()
+        if word not in names:
+            return text[start:end]
+        before, after = plain[:start].rstrip(), plain[end:].lstrip()[:1]
+        used = before.endswith("->") or (before.endswith(".") and not before.endswith("..."))
+        declared = (
+            any(begin <= start < finish for begin, finish in inside)
+            and after in (";", ",", "[", ":", ")")
+            and not before.endswith(("[", "struct", "union", "enum"))
+        )
+        return word if used or declared else names[word]
 
     out = []
     at = 0
-    for opaque in OPAQUE.finditer(text):
-        out += [words(text[at : opaque.start()]), opaque.group()]
-        at = opaque.end()
-    return "".join([*out, words(text[at:])])
+    for match in WORD.finditer(plain):
+        out += [text[at : match.start()], replacement(match)]
+        at = match.end()
+    return "".join([*out, text[at:]])
 
 
 class Amalgamation:
