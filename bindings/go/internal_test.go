@@ -1,0 +1,209 @@
+package manifuse
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/manifuse/manifuse/bindings/go/internal/raw"
+)
+
+// steady answers getattr, lookup and read, and allocates nothing itself.
+type steady struct{ Defaults }
+
+var steadyAttr = Attr{Mode: syscall.S_IFREG | 0o644, Size: 1 << 20, Timeout: time.Second}
+
+func (*steady) Lookup(r *Request, parent NodeID, name string) (Entry, error) {
+	if name == "none" {
+		return Entry{}, syscall.ENOENT
+	}
+	return Entry{Node: 2, Attr: steadyAttr, Timeout: time.Second}, nil
+}
+
+func (*steady) Getattr(r *Request, node NodeID, fh Handle) (Attr, error) { return steadyAttr, nil }
+
+func (*steady) Read(r *Request, node NodeID, fh Handle, dst []byte, off int64) (int, error) {
+	dst[0] = byte(off)
+	return len(dst), nil
+}
+
+func (*steady) Readdir(r *Request, node NodeID, fh Handle, off uint64, d *DirBuffer) error {
+	for off < 3 && d.Add("name", off+2, syscall.S_IFREG, off+1) {
+		off++
+	}
+	return nil
+}
+
+// virtual runs a filesystem on a virtual kernel without fusetest, whose calls allocate.
+func virtual(t testing.TB, fs any, o Options) (vk uintptr) {
+	s, err := New(fs, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vk, rc := raw.VkernelNew(nil)
+	if rc < 0 {
+		t.Fatal(syscall.Errno(-rc))
+	}
+	if err := raw.AttachVkernel(s, vk); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- s.Run(context.Background()) }()
+	t.Cleanup(func() {
+		raw.MfVkernelUnmount(vk)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		_ = s.Close()
+		raw.MfVkernelFree(vk)
+	})
+	return vk
+}
+
+// Requests of the steady state allocate nothing, from the engine's thread to the filesystem and back.
+func TestAllocations(t *testing.T) {
+	vk := virtual(t, &steady{}, Options{Readers: 2})
+	var attr raw.Attr
+	entry := raw.Entry{StructSize: uint32(unsafe.Sizeof(raw.Entry{}))}
+	buf := make([]byte, 4096)
+	for name, ask := range map[string]func() int{
+		"getattr":     func() int { return raw.MfClientGetattr(vk, 2, &attr) },
+		"lookup":      func() int { return raw.MfClientLookup(vk, 1, "some name", &entry) },
+		"lookup none": func() int { return raw.MfClientLookup(vk, 1, "none", &entry) + int(syscall.ENOENT) },
+		"read":        func() int { return int(raw.MfClientRead(vk, 2, 0, buf, 100)) - len(buf) },
+	} {
+		rc := 0
+		for i := 0; i < 100; i++ { // each reader sees the name once
+			rc |= ask()
+		}
+		n := testing.AllocsPerRun(200, func() { rc |= ask() })
+		if n != 0 || rc != 0 {
+			t.Errorf("%s: %v allocations, result %d", name, n, rc)
+		}
+	}
+	s, err := newServer(&steady{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readdir := raw.Call{Op: raw.OpReaddir, Node: 1, Length: 4096, Buf: unsafe.Pointer(&buf[0]), BufSize: 4096}
+	if n := testing.AllocsPerRun(100, func() { s.Upcall(&readdir) }); n != 0 || readdir.Answer.DataLen != 96 {
+		t.Errorf("readdir: %v allocations, %d bytes", n, readdir.Answer.DataLen)
+	}
+}
+
+// What Add writes is what the engine would write.
+func TestDirents(t *testing.T) {
+	for _, size := range []int{0, 10, 31, 32, 64, 100, 1000, 5000} {
+		a, b := make([]byte, size), make([]byte, size)
+		d := DirBuffer{buf: a}
+		used := uint64(0)
+		for i := uint64(0); i < 50; i++ {
+			name := fmt.Sprintf("%0*d", 1+i*i%300, i)
+			typ := []uint32{0, syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK}[i%4]
+			n := raw.MfDirentPut(b, used, name, i<<33, uint(typ), i+1)
+			if added := d.Add(name, i<<33, typ, i+1); added != (n >= 0) {
+				t.Fatalf("size %d, name %d: added %v, the engine says %d", size, i, added, n)
+			}
+			if n < 0 {
+				break
+			}
+			used += uint64(n)
+		}
+		if d.used != int(used) || string(a[:used]) != string(b[:used]) {
+			t.Errorf("size %d: %d bytes differ from the engine's %d", size, d.used, used)
+		}
+	}
+}
+
+func TestHandlerTable(t *testing.T) {
+	a, b := &server{}, &server{}
+	i, j := raw.Register(a), raw.Register(b)
+	if i == 0 || j == 0 || i == j {
+		t.Errorf("indexes %d, %d", i, j)
+	}
+	raw.Unregister(i)
+	if k := raw.Register(a); k != i {
+		t.Errorf("index %d was not used again, but %d", i, k)
+	}
+	raw.Unregister(i)
+	raw.Unregister(j)
+}
+
+// BenchmarkUpcall is what Go costs a request: from the engine's thread into the filesystem's method and back.
+func BenchmarkUpcall(b *testing.B) {
+	name := raw.Alloc(16)
+	defer raw.Free(name)
+	copy(name, "f0123")
+	buf := raw.Alloc(4096)
+	defer raw.Free(buf)
+	for _, c := range []struct {
+		name string
+		call raw.Call
+	}{
+		{"unimplemented", raw.Call{Op: raw.OpMkdir}},
+		{"getattr", raw.Call{Op: raw.OpGetattr, Node: 2}},
+		{"lookup", raw.Call{Op: raw.OpLookup, Node: 1, Name: unsafe.Pointer(&name[0]), NameLen: 5}},
+		{"read", raw.Call{Op: raw.OpRead, Node: 2, Length: 4096, Buf: unsafe.Pointer(&buf[0]), BufSize: 4096}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s, err := newServer(&steady{}, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			index := raw.Register(s)
+			defer raw.Unregister(index)
+			b.ReportMetric(raw.Measure(index, &c.call, b.N), "ns/upcall")
+		})
+	}
+}
+
+// BenchmarkCallback is the part of it that the Go runtime takes: a call from a C thread that does nothing.
+func BenchmarkCallback(b *testing.B) {
+	index := raw.Register(idle{})
+	defer raw.Unregister(index)
+	b.ReportMetric(raw.Measure(index, &raw.Call{}, b.N), "ns/upcall")
+}
+
+type idle struct{ raw.Handler }
+
+func (idle) Upcall(*raw.Call) int32 { return 0 }
+
+// BenchmarkMethods is the rest of it, without the runtime's part.
+func BenchmarkMethods(b *testing.B) {
+	s, err := newServer(&steady{}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	name := []byte("f0123")
+	buf := make([]byte, 4096)
+	for _, c := range []struct {
+		name string
+		call raw.Call
+	}{
+		{"getattr", raw.Call{Op: raw.OpGetattr, Node: 2}},
+		{"lookup", raw.Call{Op: raw.OpLookup, Node: 1, Name: unsafe.Pointer(&name[0]), NameLen: 5}},
+		{"read", raw.Call{Op: raw.OpRead, Node: 2, Length: 4096, Buf: unsafe.Pointer(&buf[0]), BufSize: 4096}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; i < b.N; i++ {
+				s.Upcall(&c.call)
+			}
+		})
+	}
+}
+
+// BenchmarkVirtual is a whole request on the virtual kernel, two switches of threads included.
+func BenchmarkVirtual(b *testing.B) {
+	vk := virtual(b, &steady{}, Options{Readers: 1})
+	var attr raw.Attr
+	b.ReportAllocs()
+	for i := 0; i < b.N; i++ {
+		raw.MfClientGetattr(vk, 2, &attr)
+	}
+	runtime.KeepAlive(&attr)
+}
