@@ -34,8 +34,8 @@ lint: ## formatters, linters, type checkers, the ABI
 
 format: ## let the formatters rewrite what they can
 	@git ls-files -co --exclude-standard '*.c' '*.h' '*.cpp' | grep -v '^bindings/go/internal/raw/' | xargs clang-format -i
-	@$(TOOLS) ruff format . tests/run examples/demo
-	@$(TOOLS) ruff check --fix . tests/run examples/demo
+	@$(TOOLS) ruff format $$(git ls-files -co --exclude-standard '*.py') tests/run examples/demo
+	@$(TOOLS) ruff check --fix $$(git ls-files -co --exclude-standard '*.py') tests/run examples/demo
 
 bench: ## requests per second beside other libraries
 	@./setup
