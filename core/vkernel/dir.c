@@ -155,7 +155,7 @@ static int list_node(struct listing *l, uint64_t node)
 int mf_client_list(struct mf_vkernel *vk, const char *path, char *names, uint64_t *length)
 {
     struct mf__vk_walk w;
-    struct listing l = { .w = &w, .names = names, .room = *length, .max_name = mf__vk_max_name(vk) };
+    struct listing l = { .w = &w, .names = names, .room = *length };
     struct mf__vk_node node;
     int rc = mf__vk_walk_begin(&w, vk);
 
@@ -163,8 +163,10 @@ int mf_client_list(struct mf_vkernel *vk, const char *path, char *names, uint64_
         rc = mf__vk_walk_to(&w, path, true, &node);
     if (rc == 0 && !S_ISDIR(node.attr.mode))
         rc = -ENOTDIR;
-    if (rc == 0)
+    if (rc == 0) {
+        l.max_name = mf__vk_max_name(vk);
         rc = list_node(&l, node.id);
+    }
     if (rc == 0) {
         *length = l.used;
         rc = l.used > l.room ? -ERANGE : 0;

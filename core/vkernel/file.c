@@ -134,8 +134,10 @@ int64_t mf__vk_pwrite(struct mf_vkernel *vk, const struct mf__vk_file *f, const 
 int mf_client_open(struct mf_vkernel *vk, uint64_t node, uint32_t flags, uint64_t *fh)
 {
     struct mf__vk_file f;
-    int rc = mf__vk_open(vk, node, flags | MF__VK_LARGEFILE, false, &f);
+    int rc = mf__vk_ready(vk);
 
+    if (rc == 0)
+        rc = mf__vk_open(vk, node, flags | MF__VK_LARGEFILE, false, &f);
     if (rc == 0)
         *fh = f.fh;
     return rc;
@@ -154,9 +156,12 @@ int mf_client_release(struct mf_vkernel *vk, uint64_t node, uint64_t fh)
 int64_t mf_client_read(struct mf_vkernel *vk, uint64_t node, uint64_t fh, void *buf, uint64_t length, uint64_t offset)
 {
     struct mf__vk_file f = { .node = node, .fh = fh, .flags = MF__VK_LARGEFILE };
+    int rc = mf__vk_ready(vk);
     uint32_t most = mf__vk_max_read(vk);
     uint64_t done = 0;
 
+    if (rc < 0)
+        return rc;
     while (done < length) {
         uint32_t size = length - done < most ? (uint32_t)(length - done) : most;
         int64_t n = mf__vk_read(vk, &f, (uint8_t *)buf + done, size, offset + done);
@@ -174,8 +179,9 @@ int64_t mf_client_write(struct mf_vkernel *vk, uint64_t node, uint64_t fh, const
                         uint64_t offset)
 {
     struct mf__vk_file f = { .node = node, .fh = fh, .flags = O_WRONLY | MF__VK_LARGEFILE };
+    int rc = mf__vk_ready(vk);
 
-    return mf__vk_pwrite(vk, &f, buf, length, offset);
+    return rc < 0 ? rc : mf__vk_pwrite(vk, &f, buf, length, offset);
 }
 
 /* ---- whole files: reading ----------------------------------------------------------------------- */

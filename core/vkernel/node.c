@@ -59,9 +59,11 @@ int mf__vk_check_name(struct mf_vkernel *vk, const char *name)
 int mf__vk_lookup(struct mf_vkernel *vk, uint64_t parent, const char *name, struct fuse_entry_out *out)
 {
     struct mf__vk_ask ask = { .opcode = FUSE_LOOKUP, .node = parent, .out = out, .out_room = sizeof(*out) };
-    int rc = mf__vk_check_name(vk, name);
+    int rc = mf__vk_ready(vk);
 
     memset(out, 0, sizeof(*out));
+    if (rc == 0)
+        rc = mf__vk_check_name(vk, name);
     if (rc < 0)
         return rc;
     mf__vk_add(&ask, name, strlen(name) + 1);

@@ -501,6 +501,18 @@ static int collect(struct mf_vkernel *vk, struct mf__vk_req *req, const struct t
     return 0;
 }
 
+int mf__vk_ready(struct mf_vkernel *vk)
+{
+    struct timespec limit;
+    int rc;
+
+    pthread_mutex_lock(&vk->lock);
+    time_limit(vk, &limit);
+    rc = wait_ready(vk, &limit);
+    pthread_mutex_unlock(&vk->lock);
+    return rc;
+}
+
 int mf__vk_submit(struct mf_vkernel *vk, const struct mf__vk_ask *ask, uint64_t *id)
 {
     struct mf__vk_req *req;

@@ -245,6 +245,8 @@ int mf__vk_collect(struct mf_vkernel *vk, uint64_t id, void *out, uint64_t room,
 int mf__vk_ask_raw(struct mf_vkernel *vk, struct mf__vk_ask *ask, bool tidy);
 /* Queue forgets, all at once. 0; -ENOTCONN, -ENOMEM. */
 int mf__vk_forget(struct mf_vkernel *vk, const struct mf_forget *what, size_t n);
+/* Wait until INIT was answered: the terms below are those of the answer. 0 or what a request would get. */
+int mf__vk_ready(struct mf_vkernel *vk);
 /* Flags in force; 0 before INIT was answered. */
 uint64_t mf__vk_flags(struct mf_vkernel *vk);
 /* Most bytes of a READ, a WRITE; of a name. */

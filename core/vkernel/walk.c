@@ -54,9 +54,10 @@ int mf__vk_walk_remember(struct mf__vk_walk *w, uint64_t node)
 int mf__vk_walk_begin(struct mf__vk_walk *w, struct mf_vkernel *vk)
 {
     struct mf__vk_node root = { .id = MF_ROOT, .attr = { .mode = S_IFDIR } };
+    int rc = mf__vk_ready(vk);
 
     *w = (struct mf__vk_walk){ .vk = vk };
-    return push(w, &root);
+    return rc < 0 ? rc : push(w, &root);
 }
 
 int mf__vk_walk_end(struct mf__vk_walk *w, int rc)

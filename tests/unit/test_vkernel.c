@@ -138,6 +138,35 @@ Test(vkernel, the_answer_to_init_lets_them_go)
     mf_vkernel_free(vk);
 }
 
+static void *early_write(void *arg)
+{
+    static uint8_t data[10000];
+
+    return (void *)(intptr_t)mf_client_write(arg, 5, 0, data, sizeof(data), 0);
+}
+
+Test(vkernel, calls_made_early_work_by_the_terms_to_come)
+{
+    struct fuse_write_out out = { .size = 10000 };
+    struct mf_vkernel *vk;
+    pthread_t t;
+    struct end e;
+    void *rc;
+
+    cr_assert_eq(mf_vkernel_new(NULL, &vk), 0);
+    end_first(&e, vk);
+    cr_assert_eq(pthread_create(&t, NULL, early_write, vk), 0);
+    sleep_ms(20);
+    end_init(&e, 0);
+    end_expect(&e, FUSE_WRITE);
+    cr_expect_eq(e.io.msg.body_len, 10000);
+    cr_expect_eq(end_answer(&e, 0, &out, sizeof(out)), 0);
+    pthread_join(t, &rc);
+    cr_expect_eq((intptr_t)rc, 10000);
+    end_close(&e);
+    mf_vkernel_free(vk);
+}
+
 /* What the answer to INIT may be, and what clients see then. */
 static int init_answered(int error, const void *body, size_t len, int written, uint64_t bad)
 {
@@ -473,6 +502,21 @@ Test(vkernel, a_query_of_an_xattr_has_a_size)
         cr_expect_eq(end_answer(&p.end, 0, body, 8), 0);
         cr_expect_eq(wait_one(p.vk, id), 0);
     }
+    pair_close(&p);
+}
+
+Test(vkernel, what_no_kernel_asks_may_be_answered_with_anything)
+{
+    struct pair p;
+    uint64_t id, len = 8;
+    char got[8];
+
+    pair_open(&p, 0);
+    id = send_op(p.vk, 4711, NULL, 0);
+    cr_assert_eq(end_read(&p.end), 0);
+    cr_expect_eq(end_answer(&p.end, 0, "12345", 5), 0);
+    cr_expect_eq(mf_client_wait(p.vk, id, got, &len), 0);
+    cr_expect_eq(len, 5);
     pair_close(&p);
 }
 

@@ -1101,6 +1101,80 @@ Test(vkernel_client, setxattr_has_two_layouts)
     fs_stop(fs);
 }
 
+Test(vkernel_client, raw_answers_are_handed_over)
+{
+    struct fuse_statfs_out out;
+    uint64_t len = sizeof(out);
+    struct fs *fs = fs_start(0);
+
+    cr_expect_eq(mf_client_raw(fs->p.vk, FUSE_STATFS, 1, NULL, 0, &out, &len), 0);
+    cr_expect_eq(len, sizeof(out));
+    cr_expect_eq(out.st.frsize, 8);
+    len = 4;
+    cr_expect_eq(mf_client_raw(fs->p.vk, FUSE_STATFS, 1, NULL, 0, &out, &len), -ERANGE);
+    cr_expect_eq(len, sizeof(out));
+    cr_expect_eq(mf_client_raw(fs->p.vk, FUSE_STATFS, 1, NULL, 0, NULL, NULL), 0);
+    len = 4;
+    fs->fail[FUSE_STATFS] = EACCES;
+    cr_expect_eq(mf_client_raw(fs->p.vk, FUSE_STATFS, 1, NULL, 0, &out, &len), -EACCES);
+    cr_expect_eq(len, 0);
+    fs->fail[FUSE_STATFS] = 0;
+    fs_stop(fs);
+}
+
+Test(vkernel_client, users_lose_suid_bits_by_what_they_change)
+{
+    struct fs *fs = fs_start(FUSE_HANDLE_KILLPRIV_V2 | FUSE_ATOMIC_O_TRUNC);
+
+    cr_expect_eq(put(fs, "/a", "x"), 0);
+    cr_expect_eq(LAST(fs, FUSE_WRITE, struct fuse_write_in).write_flags, 0, "root keeps them");
+    fs->p.vk->opts.uid = 1000;
+    cr_expect_eq(put(fs, "/a", "x"), 0);
+    cr_expect_eq(LAST(fs, FUSE_OPEN, struct fuse_open_in).open_flags, FUSE_OPEN_KILL_SUIDGID);
+    cr_expect_eq(LAST(fs, FUSE_WRITE, struct fuse_write_in).write_flags, FUSE_WRITE_KILL_SUIDGID);
+    cr_expect_eq(put(fs, "/b", "x"), 0);
+    cr_expect_eq(LAST(fs, FUSE_CREATE, struct fuse_create_in).open_flags, FUSE_OPEN_KILL_SUIDGID);
+    cr_expect_eq(mf_client_truncate(fs->p.vk, "/b", 0), 0);
+    cr_expect_neq(LAST(fs, FUSE_SETATTR, struct fuse_setattr_in).valid & FATTR_KILL_SUIDGID, 0);
+    fs_stop(fs);
+}
+
+Test(vkernel_client, what_is_refused_before_it_is_asked)
+{
+    struct fs *fs = fs_start(0);
+    char target[4097] = "", text[8];
+
+    memset(target, 't', 4096);
+    cr_expect_eq(mf_client_symlink(fs->p.vk, "/l", ""), -ENOENT);
+    cr_expect_eq(mf_client_symlink(fs->p.vk, "/l", target), -ENAMETOOLONG);
+    cr_expect_eq(fs->count[FUSE_SYMLINK], 0);
+    cr_assert_eq(mf_client_mknod(fs->p.vk, "/p", S_IFIFO | 0600, 0), 0);
+    cr_expect_eq(get(fs, "/p", text, sizeof(text)), -EINVAL);
+    cr_expect_eq(put(fs, "/p", "x"), -EINVAL);
+    cr_expect_eq(mf_client_truncate(fs->p.vk, "/p", 0), -EINVAL);
+    cr_expect_eq(fs->count[FUSE_OPEN], 0);
+    cr_expect_eq(mf_client_mkdir(fs->p.vk, "/..", 0700), -EEXIST);
+    cr_expect_eq(mf_client_rename(fs->p.vk, "/p", "/.", 0), -EBUSY);
+    fs_stop(fs);
+}
+
+Test(vkernel_client, old_servers_forget_one_by_one)
+{
+    struct fs *fs = fs_start(0);
+    struct mf_attr attr;
+
+    pthread_mutex_lock(&fs->p.vk->lock);
+    fs->p.vk->minor = 15;
+    pthread_mutex_unlock(&fs->p.vk->lock);
+    cr_assert_eq(mf_client_mkdir(fs->p.vk, "/d", 0777), 0);
+    cr_assert_eq(mf_client_mkdir(fs->p.vk, "/d/e", 0777), 0);
+    cr_expect_eq(mf_client_stat(fs->p.vk, "/d/e", &attr), 0);
+    fs_settle(fs);
+    cr_expect_eq(fs->count[FUSE_BATCH_FORGET], 0);
+    cr_expect_eq(fs->count[FUSE_FORGET], 5);
+    fs_stop(fs);
+}
+
 /* ---- directories -------------------------------------------------------------------------------- */
 
 static void check_list(uint64_t flags, uint64_t nodes, uint32_t plain, uint32_t plus)
@@ -1263,6 +1337,38 @@ Test(vkernel_client, a_new_node_is_of_the_wanted_type)
     liar_stop(&l);
 }
 
+Test(vkernel_client, a_new_file_is_a_file)
+{
+    struct {
+        struct fuse_entry_out entry;
+        struct fuse_open_out open;
+    } out = { .entry = { .nodeid = 5, .attr = { .mode = S_IFDIR } } };
+    struct liar l;
+
+    liar_start(&l, FUSE_CREATE, &out, sizeof(out));
+    cr_expect_eq(mf_client_write_file(l.p.vk, "/f", NULL, 0, 0600), -EIO);
+    out.entry.attr.mode = S_IFREG;
+    cr_expect_eq(mf_client_write_file(l.p.vk, "/f", NULL, 0, 0600), -ENOENT, "the error of FLUSH");
+    out.entry.nodeid = 1;
+    cr_expect_eq(mf_client_write_file(l.p.vk, "/f", NULL, 0, 0600), -EIO);
+    liar_stop(&l);
+}
+
+Test(vkernel_client, a_node_keeps_its_type)
+{
+    struct fuse_attr_out out = { .attr = { .mode = S_IFREG } };
+    struct mf_attr attr;
+    struct liar l;
+
+    liar_start(&l, FUSE_GETATTR, &out, sizeof(out));
+    cr_expect_eq(mf_client_stat(l.p.vk, "/", &attr), -EIO, "the root is a directory");
+    out.attr.mode = 0;
+    cr_expect_eq(mf_client_getattr(l.p.vk, 5, &attr), -EIO);
+    out.attr.mode = S_IFDIR;
+    cr_expect_eq(mf_client_stat(l.p.vk, "/", &attr), 0);
+    liar_stop(&l);
+}
+
 Test(vkernel_client, more_written_than_there_was)
 {
     struct fuse_write_out out = { .size = 6 };
@@ -1293,6 +1399,101 @@ Test(vkernel_client, a_list_of_xattrs_is_checked)
         cr_expect_eq(mf_client_listxattr(l.p.vk, "/", buf, sizeof(buf)), lists[i].result, "list %zu", i);
         liar_stop(&l);
     }
+}
+
+/* ---- any answer at all -------------------------------------------------------------------------- */
+
+/* Answers every opcode with what it may hold, but of random bytes, with a sound field here and there. */
+struct noise {
+    struct pair p;
+    pthread_t thread;
+    uint32_t seed;
+};
+
+static uint32_t noise_next(struct noise *n)
+{
+    n->seed = n->seed * 1664525u + 1013904223u;
+    return n->seed >> 8;
+}
+
+static size_t noise_body(struct noise *n, uint8_t *body)
+{
+    const struct mf__msg *msg = &n->p.end.io.msg;
+    uint32_t least, most, mode = noise_next(n) % 2 ? S_IFDIR : S_IFLNK;
+    uint32_t name_len = noise_next(n) % 40;
+    uint8_t in[64] = { 0 };
+    size_t len;
+
+    memcpy(in, msg->args, msg->args_len < sizeof(in) ? msg->args_len : sizeof(in));
+    mf__vk_reply_size(msg->hdr.opcode, in, sizeof(in), &least, &most);
+    len = most > least ? least + noise_next(n) % (most - least < 400 ? most - least : 400) : least;
+    for (size_t i = 0; i < len; i++)
+        body[i] = (uint8_t)(noise_next(n) % 4 ? noise_next(n) : 0);
+    if (least == 128 || least == 144) {
+        memset(body + 40 + 8, 0, 8); /* size */
+        memcpy(body + 40 + 60, &mode, sizeof(mode));
+    }
+    if (msg->hdr.opcode == FUSE_READDIR && len > 24)
+        memcpy(body + 16, &name_len, sizeof(name_len));
+    return len;
+}
+
+static void *noise_main(void *arg)
+{
+    static uint8_t body[MAX_WRITE];
+    struct noise *n = arg;
+
+    while (end_read(&n->p.end) == 0) {
+        uint32_t opcode = n->p.end.io.msg.hdr.opcode;
+        size_t len;
+        uint8_t *exact;
+
+        if (opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET)
+            continue;
+        len = noise_body(n, body);
+        exact = malloc(len ? len : 1);
+        memcpy(exact, body, len);
+        cr_assert_eq(end_answer(&n->p.end, 0, exact, len), 0);
+        free(exact);
+    }
+    return NULL;
+}
+
+static void ask_everything(struct mf_vkernel *vk)
+{
+    char buf[300];
+    uint64_t len = sizeof(buf);
+    struct mf_attr attr;
+
+    mf_client_list(vk, "/a", buf, &len);
+    len = sizeof(buf);
+    mf_client_list(vk, "/", buf, &len);
+    len = sizeof(buf);
+    mf_client_readlink(vk, "/a/b", buf, &len);
+    len = sizeof(buf);
+    mf_client_read_file(vk, "/a/b", buf, &len);
+    mf_client_write_file(vk, "/a/b", buf, sizeof(buf), 0600);
+    mf_client_stat(vk, "/a/b/c", &attr);
+    mf_client_listxattr(vk, "/a", buf, sizeof(buf));
+    mf_client_getxattr(vk, "/a", "user.n", buf, sizeof(buf));
+    mf_client_getxattr(vk, "/", "user.n", NULL, 0);
+    mf_client_rename(vk, "/a/b", "/c/d", 0);
+    mf_client_link(vk, "/a", "/b/c");
+    mf_client_mkdir(vk, "/a", 0700);
+}
+
+Test(vkernel_client, no_answer_does_harm)
+{
+    struct noise n = { .seed = 4711 };
+
+    pair_open(&n.p, FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO);
+    cr_assert_eq(pthread_create(&n.thread, NULL, noise_main, &n), 0);
+    for (int i = 0; i < 300; i++)
+        ask_everything(n.p.vk);
+    cr_expect_eq(mf_vkernel_bad_replies(n.p.vk), 0);
+    mf_vkernel_unmount(n.p.vk);
+    pthread_join(n.thread, NULL);
+    pair_close(&n.p);
 }
 
 Test(vkernel_client, times_do_not_overflow)
