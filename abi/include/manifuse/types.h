@@ -245,7 +245,7 @@ struct mf_call {
     uint64_t fh2;
     uint64_t offset2;
     uint64_t lock_owner;
-    const char *name;  /**< NUL-terminated bytes, no '/' */
+    const char *name;  /**< NUL-terminated; no slash in it, but in the names of xattrs */
     const char *name2; /**< likewise */
     const void *data;
     uint32_t name_len;  /**< without the NUL */
