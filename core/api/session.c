@@ -413,9 +413,10 @@ int mf_session_start(struct mf_session *s)
         rc = mf__reader_spawn(s->readers[i]);
     if (rc < 0)
         mf__logf(&s->log, MF_LOG_ERROR, "cannot start all readers: %s", mf__strerror(-rc));
-    if (atomic_fetch_sub(&s->alive, 1) == 1)
-        mf__stop_request(s, rc);
-    else if (mf__monitor_start(s) < 0)
+    if (rc < 0)
+        atomic_store(&s->last_failure, rc); /* in case that none could be started */
+    mf__alive_drop(s);
+    if (!atomic_load(&s->ending) && mf__monitor_start(s) < 0)
         mf__logf(&s->log, MF_LOG_WARNING, "no thread for the monitor: the number of readers stays as it is");
     return 0;
 }
@@ -543,15 +544,33 @@ int mf_session_run(struct mf_session *s)
     return mf_session_finish(s);
 }
 
+/* Before the start it is enough to want one more. */
+static int plan_reader(struct mf_session *s)
+{
+    uint32_t index = mf__reader_target(s);
+    int rc;
+
+    if (index == MF__MAX_READERS || (s->opts.flags & MF_OPT_INLINE))
+        return s->opts.flags & MF_OPT_INLINE ? -EINVAL : -EMFILE;
+    rc = mf__channels_clone(s, index + 1, NULL);
+    if (rc < 0)
+        return rc;
+    s->opts.readers = index + 1;
+    return (int)index;
+}
+
 int mf_session_add_reader(struct mf_session *s)
 {
-    struct mf__reader *r;
+    struct mf__reader *r = NULL;
     int rc = -ENOTCONN;
 
     pthread_mutex_lock(&s->lock);
-    if (s->phase == MF__RUNNING && !atomic_load(&s->ending))
+    if (s->phase == MF__READY)
+        rc = plan_reader(s);
+    else if (s->phase == MF__RUNNING && !atomic_load(&s->ending))
         rc = mf__reader_add(s, true, &r);
-    if (rc == 0) {
+    if (r) {
+        atomic_fetch_add(&s->alive, 1); /* the session does not end between here and the thread's start */
         /* It joins the device's crew for good: the caller knows that it is needed. */
         s->crews[0].base++;
         atomic_fetch_add(&s->crews[0].limit, 1);
@@ -559,9 +578,13 @@ int mf_session_add_reader(struct mf_session *s)
         atomic_store(&r->crew, &s->crews[0]);
     }
     pthread_mutex_unlock(&s->lock);
+    if (!r)
+        return rc;
+    rc = mf__reader_spawn(r);
     if (rc == 0)
-        rc = mf__reader_spawn(r);
-    return rc < 0 ? rc : (int)r->index;
+        rc = (int)r->index;
+    mf__alive_drop(s);
+    return rc;
 }
 
 int mf_session_unmount(struct mf_session *s)

@@ -91,10 +91,14 @@ static struct mf__channel *channel_for(struct mf_session *s, uint32_t index, boo
         *rc = s->channels[0]->ops->clone(s->channels[0], &ch);
         if (*rc == 0 && mf__channels_add(s, ch) == 0)
             return ch;
-        if (*rc == 0)
+        if (*rc == 0) {
             mf__channel_put(ch);
+            *rc = -EMFILE;
+        }
         if (s->opts.clone_fd == MF_CLONE_REQUIRE)
             return NULL;
+        if (!s->clone_error)
+            note_clone_failure(s, index, *rc);
         *rc = 0;
     }
     return s->channels[0];

@@ -95,7 +95,9 @@ static bool surplus(struct mf__crew *c)
 static struct mf__crew *park(struct mf__reader *r)
 {
     struct mf_session *s = r->session;
+    int cancel;
 
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->crew, NULL);
     atomic_store(&r->state, MF__READER_PARKED);
@@ -103,6 +105,7 @@ static struct mf__crew *park(struct mf__reader *r)
         pthread_cond_wait(&s->changed, &s->lock);
     atomic_store(&r->state, MF__READER_BUSY);
     pthread_mutex_unlock(&s->lock);
+    pthread_setcancelstate(cancel, NULL);
     return atomic_load(&r->crew);
 }
 

@@ -25,8 +25,8 @@ struct mf__crew {
     int32_t cpu;              /* where members run; -1 = anywhere */
     _Atomic uint32_t members;
     _Atomic uint32_t limit; /* with more members than this the next that is done parks itself */
+    _Atomic uint32_t base;  /* members that it keeps when all is quiet */
     /* The monitor's own. */
-    uint32_t base; /* members that it keeps when all is quiet */
     uint64_t requests;
     uint32_t least_free;
     uint32_t stuck_ticks;

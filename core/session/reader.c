@@ -96,7 +96,8 @@ static bool receive_failed(struct mf__reader *r, struct mf__channel *ch, int rc,
     default:
         if (++*renewals <= MAX_RENEWALS && renew_channel(r, rc))
             return true;
-        if (atomic_load(&r->session->alive) == 1 || *renewals > MAX_RENEWALS)
+        atomic_store(&r->session->last_failure, rc);
+        if (*renewals > MAX_RENEWALS)
             mf__stop_request(r->session, rc);
         return false;
     }
@@ -135,6 +136,12 @@ static void serve(struct mf__reader *r)
     }
 }
 
+void mf__alive_drop(struct mf_session *s)
+{
+    if (atomic_fetch_sub(&s->alive, 1) == 1 && !atomic_load(&s->ending))
+        mf__stop_request(s, atomic_load(&s->last_failure));
+}
+
 static void reader_ended(struct mf__reader *r)
 {
     struct mf_session *s = r->session;
@@ -144,8 +151,7 @@ static void reader_ended(struct mf__reader *r)
     atomic_store(&r->tid, 0);
     mf__self = NULL;
     pthread_mutex_lock(&s->lock);
-    if (atomic_fetch_sub(&s->alive, 1) == 1)
-        mf__stop_request(s, 0);
+    mf__alive_drop(s);
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
 }
@@ -171,26 +177,55 @@ static void begin_hold(struct mf_session *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+#ifdef __SANITIZE_ADDRESS__
+void __asan_unpoison_memory_region(const volatile void *addr, size_t size);
+
+/* Cancelling leaves functions without their ends: what they marked on the stack is no longer true. */
+static void forget_frames(void)
+{
+    pthread_attr_t attr;
+    size_t size;
+    void *base;
+
+    if (pthread_getattr_np(pthread_self(), &attr) != 0)
+        return;
+    pthread_attr_getstack(&attr, &base, &size);
+    __asan_unpoison_memory_region(base, (size_t)((char *)__builtin_frame_address(0) - (char *)base));
+    pthread_attr_destroy(&attr);
+}
+#else
+static void forget_frames(void)
+{
+}
+#endif
+
 /* Somebody cancelled this thread: answer what it had in hand and let another one take its place. */
 static void reader_cancelled(void *arg)
 {
     struct mf__reader *r = arg;
     struct mf_session *s = r->session;
     struct mf__slot *slot = r->current;
+    bool joinable;
 
+    forget_frames();
     atomic_fetch_add(&s->failed_readers, 1);
     mf__logf(&s->log, MF_LOG_ERROR, "reader %u was cancelled%s; a new thread takes its place", r->index,
              slot ? " in a handler" : "");
+    if (r->claimed) /* in the middle of an answer: should it be out already, this one is refused */
+        mf__send_error(r->claimed, -EIO);
     if (slot && mf__token_claim(mf__slot_token(slot)) == 0)
         mf__send_error(slot, -EIO);
-    if (slot)
-        mf__slot_recycle(slot);
+    if (slot && (slot->inside || (atomic_fetch_or(&slot->left, MF__LEFT_HANDLER) & MF__LEFT_ANSWERER)))
+        mf__slot_recycle(slot); /* else whoever answers gives it back */
     r->current = NULL;
     if (s->hooks.reader_end)
         s->hooks.reader_end(s, r->index, s->hooks_user);
-    if (r->joinable)
-        pthread_detach(pthread_self());
+    pthread_mutex_lock(&s->lock);
+    joinable = r->joinable;
     r->joinable = false;
+    pthread_mutex_unlock(&s->lock);
+    if (joinable)
+        pthread_detach(pthread_self());
     mf__self = NULL;
     begin_hold(s);
     if (!atomic_load(&s->stop) && mf__reader_spawn(r) == 0)
@@ -203,6 +238,7 @@ static void reader_cancelled(void *arg)
 void mf__reader_run(struct mf__reader *r)
 {
     struct mf_session *s = r->session;
+    int cancel;
 
     mf__self = r;
     atomic_store(&r->tid, thread_id());
@@ -211,11 +247,13 @@ void mf__reader_run(struct mf__reader *r)
         s->hooks.reader_start(s, r->index, s->hooks_user);
     serve(r);
     pthread_cleanup_pop(0);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* too late: it has nothing in hand, and it ends */
     if (s->hooks.reader_end)
         s->hooks.reader_end(s, r->index, s->hooks_user);
     begin_hold(s);
     reader_ended(r);
     hold_entries(s);
+    pthread_setcancelstate(cancel, NULL);
 }
 
 static void *reader_main(void *arg)

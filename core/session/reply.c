@@ -21,6 +21,8 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
     slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);
+    if (mf__self)
+        mf__self->claimed = NULL;
     atomic_store_explicit(&slot->journal.sent, unique, memory_order_release);
     mf__count_reply(slot, error, bytes);
     atomic_store_explicit(&slot->unique, 0, memory_order_release);

@@ -107,6 +107,7 @@ struct mf__reader {
     uint32_t index;
     int fd; /* of ch, also when that is closed: for the statistics */
     struct mf__slot *current; /* in a handler now; the reader's own thread only */
+    struct mf__slot *claimed; /* being answered by this thread: somebody else's, or current; its own thread only */
     struct mf__slot *spare;   /* what the next receive may fill */
     struct mf__slot *free;
     struct mf__slab *_Atomic slabs;
@@ -146,7 +147,7 @@ struct mf_session {
 
     pthread_mutex_t lock; /* phase, readers being added, mount */
     pthread_cond_t changed;
-    enum mf__phase phase;
+    _Atomic enum mf__phase phase;
     struct mf__mount mount;
     bool mounted;
     bool destroyed;
@@ -186,6 +187,7 @@ struct mf_session {
     _Atomic uint32_t stop;   /* 1: readers leave */
     _Atomic uint32_t alive;  /* reader threads that have not ended */
     _Atomic int result;      /* first error that ended it */
+    _Atomic int last_failure; /* of a reader that left: why, if it was the last one */
     int event[2];            /* pipe, readable for ever once the session is ending */
     uint32_t clone_error;
     _Atomic uint32_t failed_readers;
@@ -231,6 +233,7 @@ void mf__rings_shut(struct mf_session *s);
 
 /* reader.c */
 int mf__reader_spawn(struct mf__reader *r);
+void mf__alive_drop(struct mf_session *s); /* the last one ends the session */
 /* A thread of the engine's own: no signals, a name. */
 int mf__helper_thread(pthread_t *out, const char *name, void *(*fn)(void *), void *arg);
 void mf__reader_run(struct mf__reader *r); /* on the calling thread */

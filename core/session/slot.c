@@ -133,7 +133,9 @@ static void wait_for_return(struct mf__reader *r)
     const struct timespec limit = {.tv_nsec = 100 * 1000 * 1000};
     struct timespec until;
     struct mf_session *s = r->session;
+    int cancel;
 
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->starving, 1);
     if (!atomic_load(&r->returned) && !atomic_load(&s->stop)) {
@@ -145,6 +147,7 @@ static void wait_for_return(struct mf__reader *r)
     }
     atomic_store(&r->starving, 0);
     pthread_mutex_unlock(&s->lock);
+    pthread_setcancelstate(cancel, NULL);
 }
 
 struct mf__slot *mf__slot_take(struct mf__reader *r)
@@ -225,6 +228,8 @@ int mf__token_claim(struct mf_req *req)
     if (!atomic_compare_exchange_strong_explicit(&slot->state, &open, open & ~1u, memory_order_acq_rel,
                                                  memory_order_relaxed))
         return -EALREADY;
+    if (mf__self)
+        mf__self->claimed = slot;
     return 0;
 }
 

@@ -14,12 +14,15 @@
 static int memory_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
 {
     size_t len = 0;
-    int rc;
+    int rc, cancel;
 
     /* As on the device: afterwards a length that is not 0 says that a whole request is there. */
     if (spare->recv_size >= sizeof(uint32_t))
         memset(spare->recv, 0, sizeof(uint32_t));
+    /* Who is cancelled while he waits with the virtual kernel's lock would take it along. */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
     rc = mf__vk_chan_receive(ch->impl, spare->recv, spare->recv_size, &len);
+    pthread_setcancelstate(cancel, NULL);
     if (rc < 0)
         return rc;
     if (mf__msg_split(&spare->msg, spare->recv, len) < 0)
