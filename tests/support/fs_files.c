@@ -20,23 +20,16 @@ void fs_gate_init(struct fs_gate *gate)
     pthread_cond_init(&gate->changed, NULL);
 }
 
-static void unlock(void *lock)
-{
-    pthread_mutex_unlock(lock);
-}
-
-/* The waiting thread may be cancelled here. */
 void fs_gate_pass(struct fs_gate *gate)
 {
     pthread_mutex_lock(&gate->lock);
-    pthread_cleanup_push(unlock, &gate->lock);
     gate->waiting++;
     gate->entered++;
     pthread_cond_broadcast(&gate->changed);
     while (!gate->open)
         pthread_cond_wait(&gate->changed, &gate->lock);
     gate->waiting--;
-    pthread_cleanup_pop(1);
+    pthread_mutex_unlock(&gate->lock);
 }
 
 static void set_open(struct fs_gate *gate, bool open)
