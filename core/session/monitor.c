@@ -3,8 +3,9 @@
  * monitor.c - the thread that sees a crew with no member to receive, and helps.
  *
  * A crew needs help when at one look all of its members are in handlers and it has served few requests since the
- * last look: handlers that return at once keep a reader busy, too, but then the count is high. Where handlers
- * exclude each other (a GIL), one that is computing is no reason: another reader could only wait for it.
+ * last look: handlers that return at once keep a reader busy, too, but then the count is high. And only where they
+ * sleep: one that computes, or waits for a CPU, would not get on faster with another reader beside it. Should it
+ * compute for long, the crew gets one more all the same, so that a short request need not wait for its end.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@
 #define FEW_PER_MEMBER 4u  /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define QUIET_TICKS 32u    /* then the monitor sleeps */
 #define WINDOW_MAX 8192u   /* ticks */
-#define COMPUTING_TICKS 5u /* a GIL is handed on after 5 ms */
+#define COMPUTING_TICKS 20u
 #define PLACEMENT_TICKS (MF__PLACE_LOOK_NS / TICK_NS)
 
 struct view {
@@ -119,9 +120,6 @@ static bool needs_help(struct mf_session *s, struct mf__crew *c, const struct vi
 {
     if (v->free || v->members == 0 || served >= (uint64_t)FEW_PER_MEMBER * v->members)
         return false;
-    if (!(s->hooks.flags & MF_UPCALL_EXCLUSIVE))
-        return true;
-    /* Served nothing for as long as a lock is kept at most: whoever computes would let another one in. */
     c->stuck_ticks = served ? 0 : c->stuck_ticks + 1;
     return c->stuck_ticks >= COMPUTING_TICKS || !somebody_computes(s, c);
 }
