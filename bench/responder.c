@@ -29,21 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- what is negotiated: keep equal to what the engine asks for ---- */
-
-#define INIT_FLAGS                                                                                      \
-    (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_AUTO_INVAL_DATA | \
-     FUSE_ATOMIC_O_TRUNC | FUSE_ASYNC_DIO | FUSE_INIT_EXT)
-#define MAX_PAGES 256
-#define MAX_WRITE (MAX_PAGES * 4096u)
-
-/* ---- the filesystem: keep equal in bench/peers and examples/null ---- */
-
-#define FILES 10000u
-#define FILE_SIZE (64u << 10)
-#define BIG_SIZE (4ull << 30)
-#define NODE_FILE0 2u /* f0000; the root is 1 */
-#define NODE_BIG (NODE_FILE0 + FILES)
+#include "null_fs.h"
 
 #define RECV_SIZE (MAX_WRITE + 4096u)
 #define MAX_READERS 256
@@ -72,132 +58,6 @@ static void die(const char *what)
     exit(1);
 }
 
-static void fill_attr(struct fuse_attr *a, uint64_t node)
-{
-    memset(a, 0, sizeof(*a));
-    a->ino = node;
-    a->blksize = 4096;
-    if (node == FUSE_ROOT_ID) {
-        a->mode = S_IFDIR | 0555;
-        a->nlink = 2;
-        return;
-    }
-    a->mode = S_IFREG | 0444;
-    a->nlink = 1;
-    a->size = node == NODE_BIG ? BIG_SIZE : FILE_SIZE;
-    a->blocks = a->size / 512;
-}
-
-static uint64_t find_name(const char *name)
-{
-    unsigned n = 0;
-
-    if (strcmp(name, "big") == 0)
-        return NODE_BIG;
-    if (name[0] != 'f')
-        return 0;
-    for (int i = 1; i <= 4; i++) {
-        if (name[i] < '0' || name[i] > '9')
-            return 0;
-        n = n * 10 + (unsigned)(name[i] - '0');
-    }
-    return name[5] ? 0 : NODE_FILE0 + n;
-}
-
-/* Each reply is built in r->out behind the header; returns the body's size or
- * -errno. Afterwards reply() zeroes it again. */
-
-static int do_lookup(struct reader *r, const struct fuse_in_header *h)
-{
-    struct fuse_entry_out *out = (void *)(r->out + sizeof(struct fuse_out_header));
-    uint64_t node = find_name((const char *)(h + 1));
-
-    if (h->nodeid != FUSE_ROOT_ID || node == 0)
-        return -ENOENT;
-    memset(out, 0, sizeof(*out)); /* time-outs 0 */
-    out->nodeid = node;
-    fill_attr(&out->attr, node);
-    return sizeof(*out);
-}
-
-static int do_getattr(struct reader *r, const struct fuse_in_header *h)
-{
-    struct fuse_attr_out *out = (void *)(r->out + sizeof(struct fuse_out_header));
-
-    memset(out, 0, sizeof(*out));
-    fill_attr(&out->attr, h->nodeid);
-    return sizeof(*out);
-}
-
-static int do_open(struct reader *r, const struct fuse_in_header *h)
-{
-    const struct fuse_open_in *in = (const void *)(h + 1);
-    struct fuse_open_out *out = (void *)(r->out + sizeof(struct fuse_out_header));
-
-    if ((in->flags & O_ACCMODE) != O_RDONLY)
-        return -EROFS;
-    memset(out, 0, sizeof(*out));
-    out->open_flags = h->nodeid == NODE_BIG ? FOPEN_KEEP_CACHE : FOPEN_DIRECT_IO;
-    return sizeof(*out);
-}
-
-static int do_read(const struct fuse_in_header *h)
-{
-    const struct fuse_read_in *in = (const void *)(h + 1);
-    uint64_t size = h->nodeid == NODE_BIG ? BIG_SIZE : FILE_SIZE;
-
-    if (in->offset >= size)
-        return 0;
-    if (in->size > MAX_WRITE)
-        return -EINVAL;
-    return (int)(in->size < size - in->offset ? in->size : size - in->offset);
-}
-
-/* Directory positions: 1 and 2 are the dots, then f0000 to f9999, then big. */
-static int do_readdir(struct reader *r, const struct fuse_in_header *h)
-{
-    const struct fuse_read_in *in = (const void *)(h + 1);
-    char *body = r->out + sizeof(struct fuse_out_header);
-    size_t used = 0;
-
-    for (uint64_t i = in->offset; i < FILES + 3; i++) {
-        char name[8];
-        struct fuse_dirent d = { .ino = FUSE_ROOT_ID, .off = i + 1, .type = S_IFDIR >> 12 };
-        size_t rec;
-
-        if (i < 2) {
-            snprintf(name, sizeof(name), "%s", i ? ".." : ".");
-        } else {
-            d.ino = NODE_FILE0 + i - 2;
-            d.type = S_IFREG >> 12;
-            if (d.ino == NODE_BIG)
-                snprintf(name, sizeof(name), "big");
-            else
-                snprintf(name, sizeof(name), "f%04u", (unsigned)(i - 2) % FILES);
-        }
-        d.namelen = (uint32_t)strlen(name);
-        rec = (sizeof(d) + d.namelen + 7) & ~(size_t)7;
-        if (used + rec > in->size || used + rec > MAX_WRITE)
-            break;
-        memset(body + used, 0, rec);
-        memcpy(body + used, &d, offsetof(struct fuse_dirent, name));
-        memcpy(body + used + offsetof(struct fuse_dirent, name), name, d.namelen);
-        used += rec;
-    }
-    return (int)used;
-}
-
-static int do_statfs(struct reader *r)
-{
-    struct fuse_statfs_out *out = (void *)(r->out + sizeof(struct fuse_out_header));
-
-    memset(out, 0, sizeof(*out));
-    out->st.bsize = out->st.frsize = 4096;
-    out->st.files = FILES + 2;
-    out->st.namelen = 255;
-    return sizeof(*out);
-}
-
 static void reply(struct reader *r, const struct fuse_in_header *h, int rc)
 {
     struct fuse_out_header *o = (void *)r->out;
@@ -215,22 +75,11 @@ static void reply(struct reader *r, const struct fuse_in_header *h, int rc)
 
 static void serve(struct reader *r, const struct fuse_in_header *h)
 {
-    int rc;
+    void *body = r->out + sizeof(struct fuse_out_header);
 
-    switch (h->opcode) {
-    case FUSE_FORGET:
-    case FUSE_BATCH_FORGET:
-    case FUSE_INTERRUPT: /* every answer is on its way already */ return;
-    case FUSE_LOOKUP: rc = do_lookup(r, h); break;
-    case FUSE_GETATTR: rc = do_getattr(r, h); break;
-    case FUSE_READ: rc = do_read(h); break;
-    case FUSE_OPEN: rc = do_open(r, h); break;
-    case FUSE_RELEASE: rc = 0; break;
-    case FUSE_READDIR: rc = do_readdir(r, h); break;
-    case FUSE_STATFS: rc = do_statfs(r); break;
-    default: /* FLUSH, ACCESS, OPENDIR, xattrs: told once, then never asked */ rc = -ENOSYS;
-    }
-    reply(r, h, rc);
+    if (h->opcode == FUSE_FORGET || h->opcode == FUSE_BATCH_FORGET || h->opcode == FUSE_INTERRUPT)
+        return; /* every answer is on its way already */
+    reply(r, h, null_answer(h->opcode, h->nodeid, h + 1, (const char *)(h + 1), body));
 }
 
 static void *reader_main(void *arg)
@@ -276,14 +125,7 @@ static void handshake(struct reader *r)
         fprintf(stderr, "responder: kernel speaks FUSE %u.%u, need 7.36 or later\n", in->major, in->minor);
         exit(1);
     }
-    memset(out, 0, sizeof(*out));
-    out->major = FUSE_KERNEL_VERSION;
-    out->minor = in->minor < FUSE_KERNEL_MINOR_VERSION ? in->minor : FUSE_KERNEL_MINOR_VERSION;
-    out->max_readahead = in->max_readahead;
-    out->flags = in->flags & INIT_FLAGS;
-    out->max_write = MAX_WRITE;
-    out->max_pages = MAX_PAGES;
-    out->time_gran = 1;
+    fill_init(out, in);
     reply(r, h, sizeof(*out));
 }
 
