@@ -40,6 +40,7 @@ struct attempt {
     bool bound;    /* a filesystem was made on the device: it serves no other one */
     char why[256]; /* what failed last */
     struct mf__ident ident;
+    int sock; /* of the process that unmounts (auto_unmount), else -1 */
 };
 
 /* ---- the mount point ------------------------------------------------------------------------------ */
@@ -156,13 +157,26 @@ static int open_device(char *why, size_t size, struct mf_error *err)
     return mf__errorf(err, rc, "%s", why);
 }
 
-/* ---- the new mount API ----------------------------------------------------------------------------- */
+/* ---- what both ways of mounting need ---------------------------------------------------------------- */
 
 static int failed(struct attempt *a, int rc, const char *what)
 {
     snprintf(a->why, sizeof(a->why), "%s: %s", what, mf__strerror(rc));
     return rc;
 }
+
+/* auto_unmount: its process, or no mount at all. */
+static int watch(struct attempt *a)
+{
+    int rc;
+
+    if (!a->opts->auto_unmount)
+        return 0;
+    rc = mf__watch(a->path, &a->ident, &a->sock);
+    return rc ? failed(a, rc, "starting the process that unmounts (auto_unmount)") : 0;
+}
+
+/* ---- the new mount API ----------------------------------------------------------------------------- */
 
 #if defined(SYS_fsopen) && defined(SYS_move_mount)
 
@@ -253,16 +267,17 @@ static unsigned mount_attributes(unsigned long flags)
            (flags & MF__MS_NODIRATIME ? ATTR_NODIRATIME : 0u);
 }
 
+/* The mount can be told from others before anybody sees it, so that no moment is left without the watcher. */
 static int attach(struct attempt *a, int fs)
 {
-    int rc = 0, mnt = (int)syscall(SYS_fsmount, fs, OPEN_CLOEXEC, mount_attributes(a->opts->ms_flags));
+    int rc, mnt = (int)syscall(SYS_fsmount, fs, OPEN_CLOEXEC, mount_attributes(a->opts->ms_flags));
 
     if (mnt < 0)
         return failed_config(a, -errno, fs, "fsmount");
-    if (syscall(SYS_move_mount, mnt, "", AT_FDCWD, a->path, MOVE_EMPTY_PATH) < 0)
+    rc = mf__mount_identify_fd(mnt, &a->ident);
+    rc = rc ? failed(a, rc, "telling the new mount from others") : watch(a);
+    if (!rc && syscall(SYS_move_mount, mnt, "", AT_FDCWD, a->path, MOVE_EMPTY_PATH) < 0)
         rc = failed(a, -errno, "move_mount");
-    else
-        mf__mount_identify_fd(mnt, &a->ident);
     close(mnt);
     return rc;
 }
@@ -331,7 +346,10 @@ static int old_api(struct attempt *a)
         return failed(a, rc, "mount");
     a->bound = true;
     identify_by_path(a->path, a->fd, &a->ident);
-    return 0;
+    rc = watch(a);
+    if (rc)
+        mf__umount_if(a->path, &a->ident);
+    return rc;
 }
 
 /* ---- one after the other ---------------------------------------------------------------------------- */
@@ -342,18 +360,7 @@ static bool try_older(const struct attempt *a, int rc)
     return !a->bound && !a->reading && (rc == -ENOSYS || rc == -EPERM || rc == -EINVAL);
 }
 
-/* auto_unmount: its process, or no mount at all. */
-static int watch(struct attempt *a, int *sock)
-{
-    int rc;
-
-    if (!a->opts->auto_unmount)
-        return 0;
-    rc = mf__watch(a->path, &a->ident, sock);
-    return rc ? failed(a, rc, "starting the process that unmounts (auto_unmount)") : 0;
-}
-
-static int direct(struct attempt *a, int *sock)
+static int direct(struct attempt *a)
 {
     int rc = new_api(a);
 
@@ -367,10 +374,9 @@ static int direct(struct attempt *a, int *sock)
             rc = again;
         }
     }
-    if (!rc) {
-        rc = watch(a, sock);
-        if (rc)
-            mf__umount_if(a->path, &a->ident);
+    if (rc && a->sock >= 0) {
+        close(a->sock);
+        a->sock = -1;
     }
     if (a->reading && a->hooks->after)
         a->hooks->after(rc, a->hooks->user);
@@ -392,7 +398,7 @@ static int by_helper(struct attempt *a, struct mf__mount *out, struct mf_error *
         return rc;
     out->by_helper = true;
     identify_by_path(a->path, out->fd, &a->ident);
-    rc = watch(a, &out->helper_sock);
+    rc = watch(a);
     if (!rc)
         return 0;
     mf__helper_unmount(a->path);
@@ -404,7 +410,7 @@ static int by_helper(struct attempt *a, struct mf__mount *out, struct mf_error *
 int mf__mount(const char *mountpoint, const struct mf__mount_opts *opts, const struct mf__mount_hooks *hooks,
               struct mf__mount *out, struct mf_error *err)
 {
-    struct attempt a = { .opts = opts, .hooks = hooks, .fd = -1 };
+    struct attempt a = { .opts = opts, .hooks = hooks, .fd = -1, .sock = -1 };
     char *path = NULL;
     int rc;
 
@@ -416,7 +422,7 @@ int mf__mount(const char *mountpoint, const struct mf__mount_opts *opts, const s
     a.path = path;
     rc = a.fd = open_device(a.why, sizeof(a.why), err);
     if (a.fd >= 0) {
-        rc = direct(&a, &out->helper_sock);
+        rc = direct(&a);
         if (rc)
             close(a.fd);
         else
@@ -431,6 +437,7 @@ int mf__mount(const char *mountpoint, const struct mf__mount_opts *opts, const s
         return rc;
     }
     out->path = path;
+    out->helper_sock = a.sock;
     out->dev = a.ident.dev;
     out->mount_id = a.ident.id;
     out->unique_id = a.ident.unique_id;

@@ -33,13 +33,20 @@ static pid_t fork_bare(void)
     return fork();
 }
 
+/* Not even _exit(): run-time checkers that intercept it look for the parent's threads in the child. */
+static _Noreturn void leave(int status)
+{
+    for (;;)
+        syscall(SYS_exit_group, status);
+}
+
 /* Keep `fd` as descriptor 0 and nothing else: above all not the device, which would keep the mount alive. */
 static void keep_only(int fd)
 {
     struct rlimit limit = { .rlim_cur = 1024 };
 
     if (fd != 0 && dup2(fd, 0) < 0)
-        _exit(1);
+        leave(1);
     (void)fcntl(0, F_SETFD, FD_CLOEXEC);
 #ifdef SYS_close_range
     if (syscall(SYS_close_range, 1u, ~0u, 0u) == 0)
@@ -70,14 +77,14 @@ static _Noreturn void watch(int fd, const struct watched *w)
     (void)setsid();
     (void)prctl(PR_SET_NAME, "mf-auto-unmount");
     if (chdir("/") < 0 || write(0, &c, 1) != 1)
-        _exit(1);
+        leave(1);
     do
         n = read(0, &c, 1);
     while (n > 0 || (n < 0 && errno == EINTR));
     /* Where it is ours but not for us to unmount, it is so for fusermount3. */
     if (mf__umount_if(w->path, w->ident) == -EPERM && w->helper[0])
         execve(w->helper, argv, environ);
-    _exit(0);
+    leave(0);
 }
 
 /* The child of a child: when the one between has ended, the watcher is init's to reap. */
@@ -91,7 +98,7 @@ static int fork_twice(int fd, const struct watched *w)
         pid = fork_bare();
         if (pid == 0)
             watch(fd, w);
-        _exit(pid < 0);
+        leave(pid < 0);
     }
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;

@@ -1308,3 +1308,122 @@ Test(mount, each_step_that_fails_is_named)
     expect_failure(point, NULL, -ENOMEM, "mount: Cannot allocate memory");
     cr_expect_eq(mounts_at(point, NULL, 0), 0);
 }
+
+/* ---- whole programs: mf_main() --------------------------------------------------------------------------- */
+
+#ifdef MF_TEST_EXAMPLES_DIR
+
+static const char program[] = MF_TEST_EXAMPLES_DIR "/hello";
+
+static pid_t start_program(const char *option)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        execl(program, "hello", point, "-o", option, NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+/* Exit status, or 1000 + the signal that ended it; -1 = it did not end and was killed. */
+static int end_of(pid_t pid, int ms)
+{
+    int status;
+
+    for (; waitpid(pid, &status, WNOHANG) == 0; ms -= 1) {
+        if (ms <= 0) {
+            kill_server(pid);
+            return -1;
+        }
+        pause_ms(1);
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static bool mounted_within(int ms)
+{
+    for (; !mounts_at(point, NULL, 0) && ms > 0; ms -= 5)
+        pause_ms(5);
+    return mounts_at(point, NULL, 0) == 1;
+}
+
+static void need_program(void)
+{
+    if (access(program, X_OK) < 0)
+        cr_skip_test("needs the example program hello, which is not built");
+}
+
+Test(mount, program_ends_cleanly_by_each_signal)
+{
+    static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+
+    need_program();
+    for (size_t i = 0; i < MF__ARRAY_SIZE(signals); i++) {
+        pid_t pid = start_program("ro");
+
+        cr_assert(mounted_within(10000), "no mount");
+        cr_expect_eq(look(point, -1), 0);
+        kill(pid, signals[i]);
+        cr_expect_eq(end_of(pid, 10000), 0, "signal %d", signals[i]);
+        cr_expect_eq(mounts_at(point, NULL, 0), 0, "signal %d leaves the mount", signals[i]);
+    }
+}
+
+Test(mount, program_ends_cleanly_when_it_is_unmounted)
+{
+    pid_t pid;
+
+    need_program();
+    pid = start_program("auto_unmount");
+    cr_assert(mounted_within(10000), "no mount");
+    cr_expect_eq(look(point, -1), 0);
+    cr_assert_eq(umount2(point, MNT_DETACH), 0);
+    cr_expect_eq(end_of(pid, 10000), 0);
+}
+
+/* At whatever moment the signal comes, no mount is left. */
+Test(mount, program_leaves_no_mount_when_a_signal_comes_early)
+{
+    need_program();
+    for (int i = 0; i < 60; i++) {
+        pid_t pid = start_program("ro");
+        int status;
+
+        for (int spin = 0; spin < i; spin++)
+            sched_yield();
+        pause_ms(i / 4);
+        kill(pid, SIGTERM);
+        status = end_of(pid, 15000);
+        cr_expect(status == 0 || status == 1000 + SIGTERM, "round %d: status %d", i, status);
+        cr_assert_eq(mounts_at(point, NULL, 0), 0, "round %d leaves a mount", i);
+    }
+}
+
+Test(mount, program_is_not_started_twice)
+{
+    pid_t first, second;
+
+    need_program();
+    first = start_program("ro");
+    cr_assert(mounted_within(10000), "no mount");
+    second = start_program("ro");
+    cr_expect_eq(end_of(second, 10000), 1);
+    cr_expect_eq(mounts_at(point, NULL, 0), 1);
+    cr_expect_eq(look(point, -1), 0);
+    kill(first, SIGTERM);
+    cr_expect_eq(end_of(first, 10000), 0);
+}
+
+Test(mount, program_that_is_killed_is_unmounted)
+{
+    pid_t pid;
+
+    need_program();
+    pid = start_program("auto_unmount");
+    cr_assert(mounted_within(10000), "no mount");
+    kill_server(pid);
+    cr_expect(gone_within(point, 5000), "the mount outlives the program");
+}
+
+#endif

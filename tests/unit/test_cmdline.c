@@ -61,7 +61,7 @@ static void bad(const char *text, int wants_source, const char *message)
     cr_expect_str_eq(line.text, message, "'%s': \"%s\" instead of \"%s\"", text, line.text, message);
 }
 
-Test(cmdline, only_a_mount_point, .timeout = 10)
+Test(cmdline, only_a_mount_point, .timeout = 20)
 {
     struct mf_session_opts defaults = { .size = sizeof(defaults) };
 
@@ -73,7 +73,7 @@ Test(cmdline, only_a_mount_point, .timeout = 10)
     cr_expect_eq(memcmp(&line.opts, &defaults, sizeof(defaults)), 0, "options differ from the defaults");
 }
 
-Test(cmdline, source_and_mount_point, .timeout = 10)
+Test(cmdline, source_and_mount_point, .timeout = 20)
 {
     good("tarfs --readers 4 a.tar -o ro /mnt", 1);
     cr_expect_str_eq(line.source, "a.tar");
@@ -81,7 +81,7 @@ Test(cmdline, source_and_mount_point, .timeout = 10)
     cr_expect_eq((void *)line.source, (void *)args.argv[3], "not a pointer into argv");
 }
 
-Test(cmdline, each_option_in_each_spelling, .timeout = 10)
+Test(cmdline, each_option_in_each_spelling, .timeout = 20)
 {
     static const char *const readers[] = { "p --readers 4 /m", "p --readers=4 /m", "p -readers 4 /m",
                                            "p -readers=4 /m",  "p /m --readers 4", "p --readers 9 --readers 4 /m" };
@@ -105,7 +105,7 @@ Test(cmdline, each_option_in_each_spelling, .timeout = 10)
     }
 }
 
-Test(cmdline, modes, .timeout = 10)
+Test(cmdline, modes, .timeout = 20)
 {
     good("p --clone off --uring require /m", 0);
     cr_expect_eq(line.opts.clone_fd, MF_CLONE_OFF);
@@ -120,7 +120,7 @@ Test(cmdline, modes, .timeout = 10)
     bad("p --uring= /m", 0, "--uring: '' is none of off, auto, require");
 }
 
-Test(cmdline, number_of_readers, .timeout = 10)
+Test(cmdline, number_of_readers, .timeout = 20)
 {
     good("p --readers 0 /m", 0);
     cr_expect_eq(line.opts.readers, 0);
@@ -135,7 +135,7 @@ Test(cmdline, number_of_readers, .timeout = 10)
     bad("p /m --readers", 0, "option '--readers' needs a value: --readers N");
 }
 
-Test(cmdline, double_dash_ends_the_options, .timeout = 10)
+Test(cmdline, double_dash_ends_the_options, .timeout = 20)
 {
     good("p --debug -- --readers", 0);
     cr_expect_str_eq(line.mountpoint, "--readers");
@@ -148,7 +148,7 @@ Test(cmdline, double_dash_ends_the_options, .timeout = 10)
     cr_expect_str_eq(line.mountpoint, "--");
 }
 
-Test(cmdline, what_is_missing_or_too_much, .timeout = 10)
+Test(cmdline, what_is_missing_or_too_much, .timeout = 20)
 {
     bad("/x/hello", 0, "the mount point is missing: hello MOUNTPOINT [options]; see --help");
     bad("tarfs", 1, "the source is missing: tarfs SOURCE MOUNTPOINT [options]; see --help");
@@ -160,7 +160,7 @@ Test(cmdline, what_is_missing_or_too_much, .timeout = 10)
     bad("p a ", 1, "the mount point is empty");
 }
 
-Test(cmdline, unknown_options, .timeout = 10)
+Test(cmdline, unknown_options, .timeout = 20)
 {
     bad("p --reader 4 /m", 0, "unknown option '--reader'; did you mean '--readers'? See --help");
     bad("p -redaers=4 /m", 0, "unknown option '-redaers=4'; did you mean '--readers'? See --help");
@@ -172,7 +172,7 @@ Test(cmdline, unknown_options, .timeout = 10)
     bad("p /m -o", 0, "option '-o' needs a value: -o OPTION[,OPTION]");
 }
 
-Test(cmdline, mount_options_are_checked, .timeout = 10)
+Test(cmdline, mount_options_are_checked, .timeout = 20)
 {
     bad("p /m -o ro,alow_other", 0, "unknown mount option 'alow_other'; did you mean 'allow_other'?");
     bad("p /m -o max_read=1", 0, "mount option 'max_read': 1 is not within 4096 to 2147483647 (or 0: no limit)");
@@ -180,7 +180,7 @@ Test(cmdline, mount_options_are_checked, .timeout = 10)
     cr_expect_str_eq(line.opts.mount_options, "fsname=a\\,b", "escapes are the mount's to undo");
 }
 
-Test(cmdline, mount_options_say_who_is_served, .timeout = 10)
+Test(cmdline, mount_options_say_who_is_served, .timeout = 20)
 {
     good("p /m -o ro", 0);
     cr_expect_eq(line.opts.acl, MF_ACL_OWNER);
@@ -190,7 +190,7 @@ Test(cmdline, mount_options_say_who_is_served, .timeout = 10)
     cr_expect_eq(line.opts.acl, MF_ACL_ROOT_AND_OWNER);
 }
 
-Test(cmdline, mount_options_fill_their_storage, .timeout = 10)
+Test(cmdline, mount_options_fill_their_storage, .timeout = 20)
 {
     char text[2100];
 
@@ -206,7 +206,7 @@ Test(cmdline, mount_options_fill_their_storage, .timeout = 10)
     bad(text, 0, "the mount options are longer than 1023 bytes");
 }
 
-Test(cmdline, help, .timeout = 10)
+Test(cmdline, help, .timeout = 20)
 {
     static const char *const ways[] = { "/x/hello --help", "/x/hello -help", "/x/hello -h",
                                         "/x/hello /m --help --nonsense" };
@@ -222,7 +222,7 @@ Test(cmdline, help, .timeout = 10)
     cr_expect_eq(strncmp(line.text, "usage: tarfs SOURCE MOUNTPOINT [options]\n", 41), 0);
 }
 
-Test(cmdline, the_help_text_is_never_cut, .timeout = 10)
+Test(cmdline, the_help_text_is_never_cut, .timeout = 20)
 {
     char text[600];
 
@@ -231,7 +231,7 @@ Test(cmdline, the_help_text_is_never_cut, .timeout = 10)
     cr_expect_str_eq(strstr(line.text, "  --help"), "  --help                      this text\n");
 }
 
-Test(cmdline, no_arguments_at_all, .timeout = 10)
+Test(cmdline, no_arguments_at_all, .timeout = 20)
 {
     char *none[] = { NULL };
 
@@ -240,7 +240,7 @@ Test(cmdline, no_arguments_at_all, .timeout = 10)
     cr_expect_str_eq(line.text, "the mount point is missing: filesystem MOUNTPOINT [options]; see --help");
 }
 
-Test(cmdline, structure_sizes, .timeout = 10)
+Test(cmdline, structure_sizes, .timeout = 20)
 {
     struct args a;
     struct mf_cmdline out = { .size = 100 };
