@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 import pytest
 
+from conftest import wait_for
 from manifuse import NEGATIVE, ROOT, Attr, Dirent, Entry, FileSlice, InodeFS, Open, SetAttr, Statfs
 from manifuse._dispatch import OPERATIONS, Dispatcher
 from manifuse._native import lib
@@ -162,6 +163,7 @@ def test_names(served: tuple[Recorder, Client]) -> None:
     with refused(errno.ENOENT):
         client.lookup(ROOT, "gone")
     client.forget(2, 1)
+    wait_for(lambda: ("forget", 2, 1) in fs.calls, "the forget")
     client.symlink("/newlink", "some/where")
     client.mknod("/newnode", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     client.mkdir("/newdir", 0o700)
@@ -482,12 +484,12 @@ def test_forgets_come_alone_and_in_batches() -> None:
     with Client(Tiny(forget=lambda node, n: one.append((node, n)))) as client:
         client.send(42, 0, batch)
         client.forget(9, 7)
-        client.getattr(2)
+        wait_for(lambda: len(one) == 3, "the forgets")
     assert one == [(2, 1), (3, 4), (9, 7)]
     with Client(Tiny(forget_many=many.append)) as client:
         client.send(42, 0, batch)
         client.forget(9, 7)
-        client.getattr(2)
+        wait_for(lambda: len(many) == 2, "the forgets")
     assert many == [[(2, 1), (3, 4)], [(9, 7)]]
 
 

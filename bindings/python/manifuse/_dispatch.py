@@ -386,61 +386,71 @@ _PADDING = tuple(bytes(-(n) % 8) for n in range(8))
 
 
 class Listing:
-    """A directory that is being read: the iterator and the record that did not fit into the last answer."""
+    """A directory that is being read: the iterator, and records that go before what it gives next."""
 
-    __slots__ = ("_entries", "_plain", "_rest", "cookie")
+    __slots__ = ("_dots", "_entries", "_first", "cookie")
 
     def __init__(self, entries: Iterator[Any], node: int, dots: bool, cookie: int) -> None:
         self._entries = entries
-        self._plain = dots
-        self.cookie = cookie
-        self._rest: Optional[tuple[bytes, int]] = None
+        self._dots = dots
+        self.cookie = cookie  # of the last record that was answered
+        self._first: list[tuple[bytes, int]] = []  # last one first
         if dots:
-            self._entries = _with_dots(entries, node)
+            self._first = [(_DOT_DOT, 2), (_pack_header(node, 1, 1, 4) + _DOT_NAME, 1)]
 
-    def _next(self) -> Optional[tuple[bytes, int]]:
-        if self._rest is not None:
-            record, self._rest = self._rest, None
-            return record
-        for entry in self._entries:
-            if not isinstance(entry, Dirent):
-                raise _wrong("readdir", "an iterable of Dirent", entry)
-            name = entry._name
-            cookie = self.cookie + 1 if entry._next is None else entry._next
-            head = _pack_header(entry._ino or _UNKNOWN_INO, cookie, len(name), (entry._mode & 0o170000) >> 12)
-            return (head + name + _PADDING[len(name) & 7], cookie)
-        return None
+    @property
+    def full(self) -> bool:
+        """A record waits that did not fit."""
+        return bool(self._first)
 
     def skip_to(self, cookie: int) -> None:
-        """Go on after the entry with this cookie; after its like in place where there is none."""
-        while self.cookie != cookie:
-            record = self._next()
-            if record is None:
-                return
-            self.cookie = record[1]
+        """Go on after the entry with this cookie; at the end where there is none."""
+        while self.cookie != cookie and self.page(0, 1):
+            pass
 
-    def page(self, size: int) -> bytes:
-        """Records of at most `size` bytes; none at the end."""
+    def page(self, size: int, count: int = -1) -> bytes:
+        """Records of at most `size` bytes; none at the end. With a count: pass over so many, whatever their size."""
         records: list[bytes] = []
-        while True:
-            record = self._next()
-            if record is None:
+        cookie = self.cookie
+        first = self._first
+        while first:
+            record, following = first[-1]
+            if count < 0 and len(record) > size:
+                return b"".join(records)
+            first.pop()
+            records.append(record)
+            size -= len(record)
+            self.cookie = cookie = following
+            if count > 0:
+                return record
+        dots = self._dots
+        for entry in self._entries:
+            if type(entry) is not Dirent and not isinstance(entry, Dirent):
+                raise _wrong("readdir", "an iterable of Dirent", entry)
+            name = entry._name
+            if dots and name in _DOTS:
+                continue
+            length = len(name)
+            following = cookie + 1 if entry._next is None else entry._next
+            record = (
+                _pack_header(entry._ino or _UNKNOWN_INO, following, length, (entry._mode & 0o170000) >> 12)
+                + name
+                + _PADDING[length & 7]
+            )
+            size -= len(record)
+            if size < 0 and count < 0:
+                first.append((record, following))
                 break
-            size -= len(record[0])
-            if size < 0:
-                self._rest = record
+            records.append(record)
+            self.cookie = cookie = following
+            if count > 0:
                 break
-            records.append(record[0])
-            self.cookie = record[1]
         return b"".join(records)
 
 
-def _with_dots(entries: Iterator[Any], node: int) -> Iterator[Any]:
-    yield Dirent(b".", node, 0o040000)
-    yield Dirent(b"..", 0, 0o040000)
-    for entry in entries:
-        if not isinstance(entry, Dirent) or entry._name not in (b".", b".."):
-            yield entry
+_DOTS = frozenset((b".", b".."))
+_DOT_NAME = b"." + bytes(7)
+_DOT_DOT = _pack_header(_UNKNOWN_INO, 2, 2, 4) + b".." + bytes(6)
 
 
 class Listings:
@@ -483,7 +493,7 @@ class Listings:
             page = listing.page(size)
             if page:
                 self._keep((node, fh, listing.cookie), listing)
-            elif listing._rest is not None:
+            elif listing.full:
                 raise OSError(22, "the buffer is too small for one name")
             return page
 

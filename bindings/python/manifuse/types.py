@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import sys
 from typing import Any, Callable, Optional, Union
 
 from manifuse._native import lib
@@ -40,7 +41,17 @@ _pack_entry = _ENTRY.pack
 _new = object.__new__
 
 _TYPES = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK))
+_ENCODING = sys.getfilesystemencoding()
+_ERRORS = sys.getfilesystemencodeerrors()
 _NEVER = (1 << 63) - 1
+# Look-ups in the extension module cost more than those of plain numbers.
+_DIRECT_IO: int = lib.MF_OPEN_DIRECT_IO
+_KEEP_CACHE: int = lib.MF_OPEN_KEEP_CACHE
+_CACHE_DIR: int = lib.MF_OPEN_CACHE_DIR
+_NONSEEKABLE: int = lib.MF_OPEN_NONSEEKABLE
+_STREAM: int = lib.MF_OPEN_STREAM
+_NOFLUSH: int = lib.MF_OPEN_NOFLUSH
+_PARALLEL_DIRECT_WRITES: int = lib.MF_OPEN_PARALLEL_DIRECT_WRITES
 
 
 def _nanoseconds(seconds: float) -> int:
@@ -140,18 +151,21 @@ class Attr(_Packed):
                 raise ValueError(f"mode {mode:#o} names no file type (stat.S_IFREG, stat.S_IFDIR, ...)")
             if size >> 63:
                 raise ValueError(f"size {size} is not within 0 ... 2**63 - 1")
+            atime, atime_ns = divmod(atime_ns, 1_000_000_000) if atime_ns != 0 else (0, 0)
+            mtime, mtime_ns = divmod(mtime_ns, 1_000_000_000) if mtime_ns != 0 else (0, 0)
+            ctime, ctime_ns = divmod(ctime_ns, 1_000_000_000) if ctime_ns != 0 else (0, 0)
             _set_packed(
                 self,
                 _pack_attr(
                     ino,
                     size,
                     (size + 511) >> 9 if blocks is None else blocks,
-                    atime_ns // 1_000_000_000,
-                    mtime_ns // 1_000_000_000,
-                    ctime_ns // 1_000_000_000,
-                    atime_ns % 1_000_000_000,
-                    mtime_ns % 1_000_000_000,
-                    ctime_ns % 1_000_000_000,
+                    atime,
+                    mtime,
+                    ctime,
+                    atime_ns,
+                    mtime_ns,
+                    ctime_ns,
                     mode,
                     nlink,
                     uid,
@@ -262,9 +276,22 @@ class Attr(_Packed):
 
     def replace(self, **changes: Any) -> Attr:
         """A copy with some values changed; ``blocks`` follows a changed ``size`` unless given."""
-        if "size" in changes:
-            changes.setdefault("blocks", None)
-        values: dict[str, Any] = {name: getattr(self, name) for name in _ATTR_NAMES}
+        f = self._fields
+        values: dict[str, Any] = {
+            "mode": f[9],
+            "size": f[1],
+            "nlink": f[10],
+            "uid": f[11],
+            "gid": f[12],
+            "rdev": f[13],
+            "atime_ns": f[3] * 1_000_000_000 + f[6],
+            "mtime_ns": f[4] * 1_000_000_000 + f[7],
+            "ctime_ns": f[5] * 1_000_000_000 + f[8],
+            "blocks": None if "size" in changes else f[2],
+            "blksize": f[14],
+            "ino": f[0],
+            "flags": f[15],
+        }
         values.update(changes)
         return Attr(**values)
 
@@ -318,6 +345,7 @@ class Entry(_Packed):
     ) -> None:
         if not isinstance(attr, Attr):
             raise TypeError(f"Entry: attr must be an Attr, not {type(attr).__name__}")
+        both = _nanoseconds(timeout) if timeout else 0
         try:
             if node < 1:
                 raise ValueError(f"Entry: node id {node} is not positive; see Entry.negative()")
@@ -326,8 +354,8 @@ class Entry(_Packed):
                 _pack_entry(
                     node,
                     generation,
-                    _nanoseconds(timeout if entry_timeout is None else entry_timeout),
-                    _nanoseconds(timeout if attr_timeout is None else attr_timeout),
+                    both if entry_timeout is None else _nanoseconds(entry_timeout),
+                    both if attr_timeout is None else _nanoseconds(attr_timeout),
                 )
                 + attr._packed,
             )
@@ -422,19 +450,19 @@ class Open(_Packed):
         backing_id: int = 0,
     ) -> None:
         if direct_io:
-            flags |= lib.MF_OPEN_DIRECT_IO
+            flags |= _DIRECT_IO
         if keep_cache:
-            flags |= lib.MF_OPEN_KEEP_CACHE
+            flags |= _KEEP_CACHE
         if cache_dir:
-            flags |= lib.MF_OPEN_CACHE_DIR
+            flags |= _CACHE_DIR
         if nonseekable:
-            flags |= lib.MF_OPEN_NONSEEKABLE
+            flags |= _NONSEEKABLE
         if stream:
-            flags |= lib.MF_OPEN_STREAM
+            flags |= _STREAM
         if noflush:
-            flags |= lib.MF_OPEN_NOFLUSH
+            flags |= _NOFLUSH
         if parallel_direct_writes:
-            flags |= lib.MF_OPEN_PARALLEL_DIRECT_WRITES
+            flags |= _PARALLEL_DIRECT_WRITES
         try:
             _set_packed(self, _OPEN.pack(fh, flags, backing_id))
         except struct.error as error:
@@ -544,7 +572,7 @@ class Dirent:
     __slots__ = ("_ino", "_mode", "_name", "_next")
 
     def __init__(self, name: Union[str, bytes], ino: int = 0, mode: int = 0, next: Optional[int] = None) -> None:
-        raw = name if type(name) is bytes else os.fsencode(name)
+        raw = name if type(name) is bytes else name.encode(_ENCODING, _ERRORS)  # type: ignore[union-attr]
         if not raw or b"/" in raw or b"\0" in raw or len(raw) > 1024:
             raise ValueError(f"{name!r} is not a file name")
         if next is not None and not 0 < next < 1 << 63:
