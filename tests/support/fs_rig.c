@@ -141,22 +141,18 @@ int fs_stop(struct fs_rig *rig)
 
 void fs_end(struct fs_rig *rig)
 {
-    bool ran = rig->running || rig->started > 0;
-
     fs_gate_open(&rig->gate);
     if (rig->running)
-        cr_expect_eq(fs_stop(rig), 0);
-    if (ran) {
-        cr_expect_eq(rig->destroyed, 1, "destroy was called %u times", rig->destroyed);
-        cr_expect_eq(rig->inside_at_destroy, 0, "destroy was called with handlers inside");
-    }
-    cr_expect_eq(rig->started, rig->ended, "%u readers started, %u ended", rig->started, rig->ended);
+        cr_assert_eq(fs_stop(rig), 0, "mf_session_run() gave %d", rig->result);
     mf_session_free(rig->s);
-    cr_expect_eq(rig->destroyed, 1, "destroy was called %u times", rig->destroyed);
-    cr_expect_eq(mf_vkernel_pending(rig->vk), 0);
-    if (!rig->bad_replies_wanted)
-        cr_expect_eq(mf_vkernel_bad_replies(rig->vk), 0);
+    cr_assert_eq(rig->destroyed, 1, "destroy was called %u times", rig->destroyed);
+    cr_assert(rig->inside_at_destroy == 0);
+    cr_assert(rig->inside == 0);
+    cr_assert_eq(rig->started, rig->ended, "%u readers started, %u ended", rig->started, rig->ended);
+    cr_assert_eq(mf_vkernel_pending(rig->vk), 0, "requests are left");
+    cr_assert_eq(mf_vkernel_bad_replies(rig->vk), 0, "answers were refused");
     mf_vkernel_free(rig->vk);
+    rig->vk = NULL;
     pthread_mutex_destroy(&rig->lock);
 }
 

@@ -52,12 +52,7 @@ static void setup(void)
     rig.script = keep;
 }
 
-static void teardown(void)
-{
-    fs_end(&rig);
-}
-
-TestSuite(session_async, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(session_async, .init = setup, .timeout = 30);
 
 /* A reply from a thread that the engine has never seen. */
 struct reply {
@@ -131,7 +126,7 @@ static void expect_bytes(uint64_t id, uint64_t node, uint64_t size)
 
 /* ---- one at a time, step by step ----------------------------------------------------------------------- */
 
-Test(session_async, answered_by_a_foreign_thread)
+FS_TEST(session_async, answered_by_a_foreign_thread)
 {
     uint64_t id;
 
@@ -155,7 +150,7 @@ Test(session_async, answered_by_a_foreign_thread)
     cr_expect_eq(mf_vkernel_reads(rig.vk, 1), 2);
 }
 
-Test(session_async, all_sizes_of_data_from_foreign_threads)
+FS_TEST(session_async, all_sizes_of_data_from_foreign_threads)
 {
     const uint32_t sizes[] = { 1, 511, 512, 513, 4096, 65536, 1u << 20 };
 
@@ -172,7 +167,7 @@ Test(session_async, all_sizes_of_data_from_foreign_threads)
     }
 }
 
-Test(session_async, answers_in_any_order)
+FS_TEST(session_async, answers_in_any_order)
 {
     uint64_t ids[32];
 
@@ -199,7 +194,7 @@ static int32_t answered_inside(struct mf_call *c, struct fs_rig *r)
     return kept.by_value ? MF_ANSWER_LATER : MF_ANSWERED;
 }
 
-Test(session_async, answered_by_a_foreign_thread_while_the_handler_runs)
+FS_TEST(session_async, answered_by_a_foreign_thread_while_the_handler_runs)
 {
     fs_step_init(&rig, 1);
     rig.script = answered_inside;
@@ -221,7 +216,7 @@ static int32_t keep_and_answer(struct mf_call *c, struct fs_rig *r)
     return -EPERM;
 }
 
-Test(session_async, who_keeps_may_still_answer_at_once)
+FS_TEST(session_async, who_keeps_may_still_answer_at_once)
 {
     fs_step_init(&rig, 2);
     rig.script = keep_and_answer;
@@ -244,7 +239,7 @@ static int32_t answer_the_others(struct mf_call *c, struct fs_rig *r)
     return -EPERM;
 }
 
-Test(session_async, a_handler_answers_another_readers_request)
+FS_TEST(session_async, a_handler_answers_another_readers_request)
 {
     uint64_t first, second;
 
@@ -260,7 +255,7 @@ Test(session_async, a_handler_answers_another_readers_request)
     cr_expect_eq(fs_stats(&rig, 1).replies, 1);
 }
 
-Test(session_async, a_kept_request_keeps_its_channel)
+FS_TEST(session_async, a_kept_request_keeps_its_channel)
 {
     uint64_t id;
 
@@ -275,7 +270,7 @@ Test(session_async, a_kept_request_keeps_its_channel)
 
 /* ---- tokens that are kept too long ----------------------------------------------------------------------- */
 
-Test(session_async, a_stale_token_touches_nothing)
+FS_TEST(session_async, a_stale_token_touches_nothing)
 {
     struct mf_req *stale[MF__TOKENS];
     unsigned n = 0, same = 0;
@@ -326,7 +321,7 @@ static void *race_main(void *arg)
     return NULL;
 }
 
-Test(session_async, exactly_one_of_many_answers_counts)
+FS_TEST(session_async, exactly_one_of_many_answers_counts)
 {
     unsigned rounds = 300;
     pthread_t threads[RACERS];
@@ -354,7 +349,7 @@ Test(session_async, exactly_one_of_many_answers_counts)
 
 /* ---- limits ------------------------------------------------------------------------------------------------ */
 
-Test(session_async, no_more_than_max_outstanding_are_taken)
+FS_TEST(session_async, no_more_than_max_outstanding_are_taken)
 {
     uint64_t ids[7];
 
@@ -378,7 +373,7 @@ Test(session_async, no_more_than_max_outstanding_are_taken)
     cr_expect_eq(rig.s->readers[0]->slots, 4);
 }
 
-Test(session_async, slots_grow_to_the_limit_and_no_further)
+FS_TEST(session_async, slots_grow_to_the_limit_and_no_further)
 {
     uint64_t ids[40];
 
@@ -397,7 +392,7 @@ Test(session_async, slots_grow_to_the_limit_and_no_further)
         cr_expect_eq(fs_wait(&rig, ids[i]), 0);
 }
 
-Test(session_async, stopping_with_all_slots_kept)
+FS_TEST(session_async, stopping_with_all_slots_kept)
 {
     uint64_t ids[6];
 
@@ -416,7 +411,7 @@ Test(session_async, stopping_with_all_slots_kept)
         cr_expect_eq(reply_attr(kept.reqs[i]), -EALREADY, "it has been answered by the session");
 }
 
-Test(session_async, what_nobody_answers_is_answered_at_the_end)
+FS_TEST(session_async, what_nobody_answers_is_answered_at_the_end)
 {
     uint64_t id;
 
@@ -492,7 +487,7 @@ static void *client_main(void *arg)
     return NULL;
 }
 
-Test(session_async, many_readers_workers_and_clients)
+FS_TEST(session_async, many_readers_workers_and_clients)
 {
     pthread_t workers[3], clients[CLIENTS];
     uint64_t requests = 0, replies = 0;

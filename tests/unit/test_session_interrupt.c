@@ -22,12 +22,7 @@ static void setup(void)
     rig.script = keep;
 }
 
-static void teardown(void)
-{
-    fs_end(&rig);
-}
-
-TestSuite(session_interrupt, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(session_interrupt, .init = setup, .timeout = 30);
 
 static void answer(uint64_t id, int error)
 {
@@ -35,7 +30,7 @@ static void answer(uint64_t id, int error)
     cr_expect_eq(fs_wait(&rig, id), -error);
 }
 
-Test(session_interrupt, of_a_request_in_hand)
+FS_TEST(session_interrupt, of_a_request_in_hand)
 {
     uint64_t id;
 
@@ -59,7 +54,7 @@ Test(session_interrupt, of_a_request_in_hand)
     cr_expect_eq(fs_stats(&rig, 1).in_flight, 0);
 }
 
-Test(session_interrupt, before_the_request_is_read)
+FS_TEST(session_interrupt, before_the_request_is_read)
 {
     uint64_t id;
 
@@ -74,7 +69,7 @@ Test(session_interrupt, before_the_request_is_read)
     answer(id, EINTR);
 }
 
-Test(session_interrupt, of_one_among_many)
+FS_TEST(session_interrupt, of_one_among_many)
 {
     struct mf_req *reqs[9];
     uint64_t ids[9];
@@ -94,7 +89,7 @@ Test(session_interrupt, of_one_among_many)
     }
 }
 
-Test(session_interrupt, that_comes_after_the_answer)
+FS_TEST(session_interrupt, that_comes_after_the_answer)
 {
     struct mf__slot *late;
     uint64_t id;
@@ -116,7 +111,7 @@ Test(session_interrupt, that_comes_after_the_answer)
     answer(id, EDOM);
 }
 
-Test(session_interrupt, a_mark_does_not_outlive_its_request)
+FS_TEST(session_interrupt, a_mark_does_not_outlive_its_request)
 {
     struct mf_req *first;
     uint64_t id;
@@ -138,7 +133,7 @@ Test(session_interrupt, a_mark_does_not_outlive_its_request)
 }
 
 /* The reader of the target has read it, but has not come to note its id. */
-Test(session_interrupt, is_asked_for_again_until_its_target_is_known)
+FS_TEST(session_interrupt, is_asked_for_again_until_its_target_is_known)
 {
     struct mf__slot *target;
     uint64_t id;
@@ -163,7 +158,7 @@ Test(session_interrupt, is_asked_for_again_until_its_target_is_known)
 }
 
 /* Another process has read the target on a descriptor of its own: here nobody can do anything. */
-Test(session_interrupt, of_a_request_in_somebody_elses_hands_is_dropped)
+FS_TEST(session_interrupt, of_a_request_in_somebody_elses_hands_is_dropped)
 {
     struct mf__vk_chan *theirs;
     uint8_t buf[1u << 21];
@@ -186,7 +181,7 @@ Test(session_interrupt, of_a_request_in_somebody_elses_hands_is_dropped)
     mf__vk_chan_close(theirs);
 }
 
-Test(session_interrupt, messages_that_make_no_sense)
+FS_TEST(session_interrupt, messages_that_make_no_sense)
 {
     struct fuse_interrupt_in in = { .unique = 0x1234 };
 
@@ -218,7 +213,7 @@ static int32_t wait_for_interrupt(struct mf_call *c, struct fs_rig *r)
     return -ETIME;
 }
 
-Test(session_interrupt, reaches_a_handler_that_waits)
+FS_TEST(session_interrupt, reaches_a_handler_that_waits)
 {
     _Atomic unsigned waiting = 0;
     uint64_t ids[3];
@@ -238,7 +233,7 @@ Test(session_interrupt, reaches_a_handler_that_waits)
 }
 
 /* Interrupts at every moment of a request's life: whatever happens, each is answered and none is left. */
-Test(session_interrupt, at_every_moment)
+FS_TEST(session_interrupt, at_every_moment)
 {
     rig.opts.readers = 3;
     rig.script = NULL;

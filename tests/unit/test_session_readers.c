@@ -15,12 +15,7 @@ static void setup(void)
     fs_init(&rig);
 }
 
-static void teardown(void)
-{
-    fs_end(&rig);
-}
-
-TestSuite(session_readers, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(session_readers, .init = setup, .timeout = 30);
 
 /* `n` requests that wait at the gate, each in another reader. */
 static void occupy(unsigned n, uint64_t *ids)
@@ -54,7 +49,7 @@ static void expect_channels(uint32_t n)
 
 /* ---- how many are in flight ------------------------------------------------------------------------------ */
 
-Test(session_readers, two_blocked_handlers_are_in_flight_at_once)
+FS_TEST(session_readers, two_blocked_handlers_are_in_flight_at_once)
 {
     uint64_t ids[2];
 
@@ -77,7 +72,7 @@ static int32_t only_one(struct mf_call *c, struct fs_rig *r)
     return FS_DEFAULT;
 }
 
-Test(session_readers, one_reader_runs_one_handler)
+FS_TEST(session_readers, one_reader_runs_one_handler)
 {
     uint64_t ids[20];
 
@@ -103,7 +98,7 @@ static int32_t note_channel(struct mf_call *c, struct fs_rig *r)
     return FS_DEFAULT;
 }
 
-Test(session_readers, each_has_a_channel_of_its_own)
+FS_TEST(session_readers, each_has_a_channel_of_its_own)
 {
     uint64_t ids[5];
 
@@ -122,7 +117,7 @@ Test(session_readers, each_has_a_channel_of_its_own)
             cr_expect_neq(rig.s->readers[i]->ch, rig.s->readers[j]->ch);
 }
 
-Test(session_readers, clones_are_made_before_init_is_answered)
+FS_TEST(session_readers, clones_are_made_before_init_is_answered)
 {
     rig.opts.readers = 4;
     fs_connect(&rig);
@@ -131,7 +126,7 @@ Test(session_readers, clones_are_made_before_init_is_answered)
     cr_expect_eq(fs_info(&rig).channels, 4);
 }
 
-Test(session_readers, automatic_number)
+FS_TEST(session_readers, automatic_number)
 {
     uint64_t ids[2];
 
@@ -144,7 +139,7 @@ Test(session_readers, automatic_number)
 
 /* ---- sharing ------------------------------------------------------------------------------------------------ */
 
-Test(session_readers, cloning_may_be_off)
+FS_TEST(session_readers, cloning_may_be_off)
 {
     uint64_t ids[3];
     uint64_t requests = 0;
@@ -189,14 +184,14 @@ static void clone_fails_at(uint32_t n, uint32_t error)
     fs_end(&rig);
 }
 
-Test(session_readers_clone, a_clone_that_fails_leaves_the_others_serving, .timeout = 30)
+Test(session_readers, a_clone_that_fails_leaves_the_others_serving, .timeout = 30)
 {
     clone_fails_at(1, EINVAL);
     clone_fails_at(2, EMFILE);
     clone_fails_at(3, ENOMEM);
 }
 
-Test(session_readers_clone, a_clone_that_is_required_fails_the_mount, .timeout = 30)
+Test(session_readers, a_clone_that_is_required_fails_the_mount, .timeout = 30)
 {
     for (uint32_t n = 1; n < 4; n++) {
         struct mf_error err = { .size = sizeof(err) };
@@ -218,7 +213,7 @@ Test(session_readers_clone, a_clone_that_is_required_fails_the_mount, .timeout =
 
 /* ---- one more ------------------------------------------------------------------------------------------------- */
 
-Test(session_readers, one_more_while_it_runs)
+FS_TEST(session_readers, one_more_while_it_runs)
 {
     uint64_t ids[4];
 
@@ -240,7 +235,7 @@ Test(session_readers, one_more_while_it_runs)
     cr_expect_eq(mf_session_add_reader(rig.s), -ENOTCONN);
 }
 
-Test(session_readers, one_more_before_it_runs)
+FS_TEST(session_readers, one_more_before_it_runs)
 {
     uint64_t ids[3];
 
@@ -254,7 +249,7 @@ Test(session_readers, one_more_before_it_runs)
     expect_channels(3);
 }
 
-Test(session_readers, one_more_without_a_clone)
+FS_TEST(session_readers, one_more_without_a_clone)
 {
     uint64_t ids[2];
 
@@ -271,7 +266,7 @@ Test(session_readers, one_more_without_a_clone)
     cr_expect(strstr(fs_info(&rig).clone_reason, "reader 1"), "%s", fs_info(&rig).clone_reason);
 }
 
-Test(session_readers, one_more_that_must_have_a_clone)
+FS_TEST(session_readers, one_more_that_must_have_a_clone)
 {
     rig.opts.clone_fd = MF_CLONE_REQUIRE;
     rig.kernel.clone_fail_at = 1;
@@ -283,7 +278,7 @@ Test(session_readers, one_more_that_must_have_a_clone)
     cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, FS_FILE0)), 0);
 }
 
-Test(session_readers, as_many_as_there_may_be)
+FS_TEST(session_readers, as_many_as_there_may_be)
 {
     rig.opts.max_outstanding = 4;
     rig.opts.max_write = 4096;
@@ -297,7 +292,7 @@ Test(session_readers, as_many_as_there_may_be)
 }
 
 /* A reader that is added while the session ends starts and ends, or is refused: it is never lost. */
-Test(session_readers_end, one_more_at_the_end, .timeout = 60)
+Test(session_readers, one_more_at_the_end, .timeout = 60)
 {
     for (int i = 0; i < 100; i++) {
         int rc;
@@ -350,7 +345,7 @@ static int32_t seen_call(struct mf_call *c, struct fs_rig *r)
     return FS_DEFAULT;
 }
 
-Test(session_readers, start_and_end_are_told_on_their_threads)
+FS_TEST(session_readers, start_and_end_are_told_on_their_threads)
 {
     uint64_t ids[3];
     char name[16];
@@ -396,7 +391,7 @@ static int32_t look_at_mask(struct mf_call *c, struct fs_rig *r)
 }
 
 /* The program's signals are for the program's threads. */
-Test(session_readers, take_no_signals)
+FS_TEST(session_readers, take_no_signals)
 {
     signal_open = 1;
     rig.script = look_at_mask;
@@ -440,7 +435,7 @@ static void cancel_in_handler(uint64_t *id)
     pthread_cancel(rig.s->readers[victim]->thread);
 }
 
-Test(session_readers, a_cancelled_one_is_replaced)
+FS_TEST(session_readers, a_cancelled_one_is_replaced)
 {
     uint64_t id;
 
@@ -460,7 +455,7 @@ Test(session_readers, a_cancelled_one_is_replaced)
     FS_UNTIL(fs_stats(&rig, 0).in_flight == 0);
 }
 
-Test(session_readers, cancelled_ones_among_others)
+FS_TEST(session_readers, cancelled_ones_among_others)
 {
     uint64_t id, ids[2];
 
@@ -493,7 +488,7 @@ static int32_t keep_and_wait(struct mf_call *c, struct fs_rig *r)
     return wait_to_be_cancelled(c, r);
 }
 
-Test(session_readers, cancelled_with_a_request_that_was_kept)
+FS_TEST(session_readers, cancelled_with_a_request_that_was_kept)
 {
     uint64_t id;
 
@@ -514,7 +509,7 @@ static int32_t answer_and_wait(struct mf_call *c, struct fs_rig *r)
     return wait_to_be_cancelled(c, r);
 }
 
-Test(session_readers, cancelled_after_its_answer)
+FS_TEST(session_readers, cancelled_after_its_answer)
 {
     uint64_t id;
 
@@ -540,7 +535,7 @@ static int32_t leave_thread(struct mf_call *c, struct fs_rig *r)
 }
 
 /* A handler that ends its thread is no better than one that is cancelled. */
-Test(session_readers, a_handler_that_exits_its_thread)
+FS_TEST(session_readers, a_handler_that_exits_its_thread)
 {
     rig.script = leave_thread;
     rig.opts.readers = 2;
@@ -574,7 +569,7 @@ static int32_t answer_badly(struct mf_call *c, struct fs_rig *r)
     return MF_ANSWERED;
 }
 
-Test(session_readers, cancelled_in_the_middle_of_an_answer)
+FS_TEST(session_readers, cancelled_in_the_middle_of_an_answer)
 {
     uint64_t id;
 
@@ -604,7 +599,7 @@ static int32_t answer_badly_what_was_kept(struct mf_call *c, struct fs_rig *r)
     return MF_ANSWERED;
 }
 
-Test(session_readers, cancelled_in_the_middle_of_an_answer_to_another_request)
+FS_TEST(session_readers, cancelled_in_the_middle_of_an_answer_to_another_request)
 {
     uint64_t first, second;
 
@@ -621,7 +616,7 @@ Test(session_readers, cancelled_in_the_middle_of_an_answer_to_another_request)
     cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, FS_FILE0)), 0);
 }
 
-Test(session_readers, cancelled_while_it_waits_for_a_message)
+FS_TEST(session_readers, cancelled_while_it_waits_for_a_message)
 {
     rig.opts.readers = 2;
     fs_run(&rig);
@@ -663,7 +658,7 @@ static void break_channels(uint32_t first, uint32_t n)
     }
 }
 
-Test(session_readers, a_broken_channel_is_replaced)
+FS_TEST(session_readers, a_broken_channel_is_replaced)
 {
     uint64_t ids[3];
 
@@ -679,7 +674,7 @@ Test(session_readers, a_broken_channel_is_replaced)
     cr_expect_gt(mf_vkernel_reads(rig.vk, 3), 0);
 }
 
-Test(session_readers, a_broken_channel_that_cannot_be_replaced)
+FS_TEST(session_readers, a_broken_channel_that_cannot_be_replaced)
 {
     uint64_t ids[2];
 
@@ -695,7 +690,7 @@ Test(session_readers, a_broken_channel_that_cannot_be_replaced)
     cr_expect_eq(fs_stop(&rig), 0);
 }
 
-Test(session_readers, no_mount_is_left_without_a_reader)
+FS_TEST(session_readers, no_mount_is_left_without_a_reader)
 {
     rig.opts.readers = 3;
     rig.kernel.clone_fail_at = 3;

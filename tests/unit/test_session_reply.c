@@ -46,12 +46,7 @@ static void setup(void)
     fs_step_init(&rig, 1);
 }
 
-static void teardown(void)
-{
-    fs_end(&rig);
-}
-
-TestSuite(session_reply, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(session_reply, .init = setup, .timeout = 30);
 
 static void ask(uint32_t opcode, const void *in, size_t len, fs_script script)
 {
@@ -264,7 +259,7 @@ static void expect_attr(const struct fuse_attr *a)
     cr_expect_eq(memcmp(a, &want, sizeof(want)), 0);
 }
 
-Test(session_reply, entry)
+FS_TEST(session_reply, entry)
 {
     ask(FUSE_LOOKUP, "x", 2, reply_entry);
     cr_expect_eq(reply_rc, 0);
@@ -279,7 +274,7 @@ Test(session_reply, entry)
     expect_attr(&got.body.entry.attr);
 }
 
-Test(session_reply, attr)
+FS_TEST(session_reply, attr)
 {
     ask_sample(FUSE_GETATTR, reply_attr);
     cr_expect_eq(got.rc, 0);
@@ -289,7 +284,7 @@ Test(session_reply, attr)
     expect_attr(&got.body.attr.attr);
 }
 
-Test(session_reply, open_and_create)
+FS_TEST(session_reply, open_and_create)
 {
     ask_sample(FUSE_OPEN, reply_open);
     cr_assert_eq(got.len, 16);
@@ -303,7 +298,7 @@ Test(session_reply, open_and_create)
     cr_expect_eq(got.body.create.open.fh, 99);
 }
 
-Test(session_reply, data)
+FS_TEST(session_reply, data)
 {
     ask_read(10, reply_data);
     cr_expect_eq(got.rc, 0);
@@ -322,7 +317,7 @@ Test(session_reply, data)
     cr_assert_eq(got.len, 3);
 }
 
-Test(session_reply, single_values)
+FS_TEST(session_reply, single_values)
 {
     ask_sample(FUSE_WRITE, reply_write);
     cr_assert_eq(got.len, 8);
@@ -353,7 +348,7 @@ Test(session_reply, single_values)
     cr_expect_eq(got.body.copy.bytes_copied, 11);
 }
 
-Test(session_reply, xattr_values_and_sizes)
+FS_TEST(session_reply, xattr_values_and_sizes)
 {
     ask_xattr(0, reply_xattr_size);
     cr_expect_eq(got.rc, 0);
@@ -371,7 +366,7 @@ Test(session_reply, xattr_values_and_sizes)
     cr_expect_eq(reply_rc, -EINVAL);
 }
 
-Test(session_reply, errors)
+FS_TEST(session_reply, errors)
 {
     for (uint32_t opcode = 1; opcode < MF__OPCODES; opcode++) {
         const struct mf__opcode *row = mf__opcode(opcode);
@@ -451,7 +446,7 @@ static unsigned taken_by(uint32_t opcode)
     }
 }
 
-Test(session_reply, an_answer_of_another_kind_becomes_eio)
+FS_TEST(session_reply, an_answer_of_another_kind_becomes_eio)
 {
     for (uint32_t opcode = 1; opcode < MF__OPCODES; opcode++) {
         const struct mf__opcode *row = mf__opcode(opcode);
@@ -494,7 +489,7 @@ static int32_t answer_all(struct mf_call *c, struct fs_rig *r)
     return 0;
 }
 
-Test(session_reply, the_record_answers_every_operation)
+FS_TEST(session_reply, the_record_answers_every_operation)
 {
     for (uint32_t opcode = 1; opcode < MF__OPCODES; opcode++) {
         const struct mf__opcode *row = mf__opcode(opcode);
@@ -542,7 +537,7 @@ static int32_t just_return(struct mf_call *c, struct fs_rig *r)
     return returned;
 }
 
-Test(session_reply, return_values)
+FS_TEST(session_reply, return_values)
 {
     const struct {
         int32_t returned;
@@ -570,7 +565,7 @@ static int32_t answer_from_fd(struct mf_call *c, struct fs_rig *r)
     return 0;
 }
 
-Test(session_reply, data_from_a_descriptor)
+FS_TEST(session_reply, data_from_a_descriptor)
 {
     int fd = memfd_create("data", MFD_CLOEXEC), gone = -1;
 
@@ -603,7 +598,7 @@ static int32_t answer_often(struct mf_call *c, struct fs_rig *r)
     return -ENOENT; /* one too many as well */
 }
 
-Test(session_reply, the_first_answer_counts)
+FS_TEST(session_reply, the_first_answer_counts)
 {
     ask_sample(FUSE_GETATTR, answer_often);
     cr_expect_eq(reply_rc, 0);
@@ -614,7 +609,7 @@ Test(session_reply, the_first_answer_counts)
     cr_expect_eq(fs_stats(&rig, 0).replies, 1);
 }
 
-Test(session_reply, a_forgotten_answer_is_eio)
+FS_TEST(session_reply, a_forgotten_answer_is_eio)
 {
     returned = MF_ANSWERED;
     ask_sample(FUSE_GETATTR, just_return);
@@ -634,7 +629,7 @@ static int32_t reply_bad_error(struct mf_call *c, struct fs_rig *r)
     return MF_ANSWERED;
 }
 
-Test(session_reply, impossible_errors)
+FS_TEST(session_reply, impossible_errors)
 {
     const int errors[] = { -1, -EPERM, 512, 4096, INT32_MAX, INT32_MIN };
 
@@ -687,7 +682,7 @@ static void expect_bad_attr(const char *what)
     }
 }
 
-Test(session_reply, impossible_attributes)
+FS_TEST(session_reply, impossible_attributes)
 {
     bad_attr = attr_of_file(), bad_attr.mode = 0644;
     expect_bad_attr("no type");
@@ -712,7 +707,7 @@ static int32_t reply_bad_entry(struct mf_call *c, struct fs_rig *r)
     return MF_ANSWERED;
 }
 
-Test(session_reply, impossible_entries)
+FS_TEST(session_reply, impossible_entries)
 {
     bad_entry = entry_of_file(), bad_entry.node = 0;
     ask_sample(FUSE_MKDIR, reply_bad_entry);
@@ -774,7 +769,7 @@ static void expect_bad_piece(uint32_t size, const void *data, uint64_t length)
     }
 }
 
-Test(session_reply, oversized_data)
+FS_TEST(session_reply, oversized_data)
 {
     static const char data[128];
 
@@ -790,7 +785,7 @@ Test(session_reply, oversized_data)
 }
 
 /* A request may ask for more than the buffer has: then the buffer's end counts. */
-Test(session_reply, more_than_the_buffer)
+FS_TEST(session_reply, more_than_the_buffer)
 {
     piece.length = rig.s->terms.max_write + 1;
     ask_read(UINT32_MAX, reply_piece_of_buffer);
@@ -831,7 +826,7 @@ static int32_t statfs_of_nothing(struct mf_call *c, struct fs_rig *r)
     return 0;
 }
 
-Test(session_reply, other_garbage)
+FS_TEST(session_reply, other_garbage)
 {
     ask_sample(FUSE_READLINK, reply_oversized_link);
     cr_expect_eq(reply_rc, -EINVAL);
@@ -866,7 +861,7 @@ static int32_t read_names(struct mf_call *c, struct fs_rig *r)
     return MF_ANSWERED;
 }
 
-Test(session_reply, names_of_a_directory)
+FS_TEST(session_reply, names_of_a_directory)
 {
     struct fuse_read_in in = { .size = 4000 };
     struct fuse_dirent d;
@@ -890,7 +885,7 @@ static int32_t name_elsewhere(struct mf_call *c, struct fs_rig *r)
     return -EPERM;
 }
 
-Test(session_reply, names_where_none_belong)
+FS_TEST(session_reply, names_where_none_belong)
 {
     ask_sample(FUSE_READ, name_elsewhere);
     cr_expect_eq(reply_rc, -EINVAL);
@@ -898,7 +893,7 @@ Test(session_reply, names_where_none_belong)
     cr_expect_eq(reply_rc, -EINVAL);
 }
 
-Test(session_reply, directory_entries_in_plain_memory)
+FS_TEST(session_reply, directory_entries_in_plain_memory)
 {
     uint8_t buf[64];
 
@@ -920,7 +915,7 @@ static int32_t never(struct mf_call *c, struct fs_rig *r)
     return -EIO;
 }
 
-Test(session_reply, what_is_not_implemented)
+FS_TEST(session_reply, what_is_not_implemented)
 {
     rig.s->implemented = 0;
     for (uint32_t opcode = 1; opcode < MF__OPCODES; opcode++) {
@@ -934,7 +929,7 @@ Test(session_reply, what_is_not_implemented)
     }
 }
 
-Test(session_reply, opcodes_that_nobody_knows)
+FS_TEST(session_reply, opcodes_that_nobody_knows)
 {
     const uint32_t opcodes[] = { 7, 19, 54, 63, 64, 100, 4096, 1048576, 436207616, UINT32_MAX };
     static const uint8_t body[64];
@@ -947,7 +942,7 @@ Test(session_reply, opcodes_that_nobody_knows)
     cr_expect_eq(fs_stats(&rig, 0).in_flight, 0);
 }
 
-Test(session_reply, messages_of_the_session_itself)
+FS_TEST(session_reply, messages_of_the_session_itself)
 {
     ask(FUSE_DESTROY, NULL, 0, never);
     cr_expect_eq(got.rc, 0);
@@ -980,7 +975,7 @@ static int32_t note_forget(struct mf_call *c, struct fs_rig *r)
     return (int32_t)(forgot.calls - 2); /* whatever it returns */
 }
 
-Test(session_reply, forgets_are_heard_and_not_answered)
+FS_TEST(session_reply, forgets_are_heard_and_not_answered)
 {
     rig.script = note_forget;
     cr_expect_eq(mf_client_forget(rig.vk, 40, 3), 0);
@@ -1005,7 +1000,7 @@ Test(session_reply, forgets_are_heard_and_not_answered)
     cr_expect_eq(fs_stats(&rig, 0).forgotten, 0);
 }
 
-Test(session_reply, forgets_without_a_handler)
+FS_TEST(session_reply, forgets_without_a_handler)
 {
     rig.s->implemented = 0;
     rig.script = never;
@@ -1044,7 +1039,7 @@ static int32_t look(struct mf_call *c, struct fs_rig *r)
     return -EPERM;
 }
 
-Test(session_reply, what_a_handler_sees)
+FS_TEST(session_reply, what_a_handler_sees)
 {
     rig.kernel.uid = 5;
     ask_sample(FUSE_WRITE, look);
@@ -1065,7 +1060,7 @@ static int32_t whole_buffer(struct mf_call *c, struct fs_rig *r)
 }
 
 /* The buffer holds the largest read that the kernel can ask for, whatever was agreed upon for writes. */
-Test(session_reply_room, without_max_pages, .timeout = 30)
+Test(session_reply, without_max_pages, .timeout = 30)
 {
     fs_init(&rig);
     rig.opts.unwant = FUSE_MAX_PAGES;
