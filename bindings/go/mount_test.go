@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -278,8 +277,8 @@ func TestMountFromInitialized(t *testing.T) {
 	must(t, err)
 	r, err := manifuse.FromInitialized(other, f, m.Negotiated(), manifuse.Options{})
 	must(t, err)
-	if _, err := f.Stat(); !errors.Is(err, fs.ErrClosed) {
-		t.Errorf("the file was not taken over: %v", err)
+	if _, err := f.Stat(); err == nil {
+		t.Error("the file was not taken over")
 	}
 	if r.Negotiated().MaxWrite != m.Negotiated().MaxWrite || r.Negotiated().Flags != m.Negotiated().Flags {
 		t.Errorf("terms %+v became %+v", m.Negotiated(), r.Negotiated())

@@ -215,20 +215,16 @@ func Swig_malloc(arg1 int) (_swig_ret uintptr) {
 
 func MfSessionCloneFd(arg1 uintptr, arg2 *int32) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
 	swig_r = (int)(C._wrap_MfSessionCloneFd_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1)))
 	return swig_r
 }
 
 func MfSessionNegotiated(arg1 uintptr, arg2 *Negotiated, arg3 uint) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfSessionNegotiated_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1), C.swig_intgo(_swig_i_2)))
 	return swig_r
@@ -236,21 +232,17 @@ func MfSessionNegotiated(arg1 uintptr, arg2 *Negotiated, arg3 uint) (_swig_ret i
 
 func MfNegotiatedCheck(arg1 *Negotiated, arg2 *Error) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 unsafe.Pointer
-	_swig_i_0 = unsafe.Pointer(arg1)
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := unsafe.Pointer(arg1)
+	_swig_i_1 := unsafe.Pointer(arg2)
 	swig_r = (int)(C._wrap_MfNegotiatedCheck_raw_c28b2a2efa611e5f(C.swig_voidp(_swig_i_0), C.swig_voidp(_swig_i_1)))
 	return swig_r
 }
 
 func MfSessionMount(arg1 uintptr, arg2 string, arg3 *Error) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
-	var _swig_i_2 unsafe.Pointer
-	_swig_i_2 = unsafe.Pointer(arg3)
+	_swig_i_2 := unsafe.Pointer(arg3)
 	swig_r = (int)(C._wrap_MfSessionMount_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_1)(unsafe.Pointer(&_swig_i_1)), C.swig_voidp(_swig_i_2)))
 	if Swig_escape_always_false {
 		Swig_escape_val = arg2
@@ -260,44 +252,37 @@ func MfSessionMount(arg1 uintptr, arg2 string, arg3 *Error) (_swig_ret int) {
 
 func MfSessionAttachVkernel(arg1 uintptr, arg2 uintptr, arg3 *Error) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 uintptr
-	_swig_i_1 = arg2
-	var _swig_i_2 unsafe.Pointer
-	_swig_i_2 = unsafe.Pointer(arg3)
+	_swig_i_0 := arg1
+	_swig_i_1 := arg2
+	_swig_i_2 := unsafe.Pointer(arg3)
 	swig_r = (int)(C._wrap_MfSessionAttachVkernel_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.uintptr_t(_swig_i_1), C.swig_voidp(_swig_i_2)))
 	return swig_r
 }
 
 func MfSessionAddReader(arg1 uintptr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (int)(C._wrap_MfSessionAddReader_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfSessionRun(arg1 uintptr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (int)(C._wrap_MfSessionRun_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfSessionStart(arg1 uintptr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (int)(C._wrap_MfSessionStart_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfSessionWait(arg1 uintptr, arg2 int) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfSessionWait_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_intgo(_swig_i_1)))
 	return swig_r
@@ -305,57 +290,48 @@ func MfSessionWait(arg1 uintptr, arg2 int) (_swig_ret int) {
 
 func MfSessionFinish(arg1 uintptr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (int)(C._wrap_MfSessionFinish_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfSessionStop(arg1 uintptr) {
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	C._wrap_MfSessionStop_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0))
 }
 
 func MfSessionUnmount(arg1 uintptr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (int)(C._wrap_MfSessionUnmount_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfSessionFree(arg1 uintptr) {
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	C._wrap_MfSessionFree_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0))
 }
 
 func MfSessionInfo(arg1 uintptr, arg2 *Info) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
 	swig_r = (int)(C._wrap_MfSessionInfo_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1)))
 	return swig_r
 }
 
 func MfSessionStats(arg1 uintptr, arg2 uint, arg3 *ReaderStats) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
-	var _swig_i_2 unsafe.Pointer
-	_swig_i_2 = unsafe.Pointer(arg3)
+	_swig_i_2 := unsafe.Pointer(arg3)
 	swig_r = (int)(C._wrap_MfSessionStats_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_intgo(_swig_i_1), C.swig_voidp(_swig_i_2)))
 	return swig_r
 }
 
 func MfSessionWriteStats(arg1 uintptr, arg2 int) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfSessionWriteStats_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_intgo(_swig_i_1)))
 	return swig_r
@@ -363,24 +339,21 @@ func MfSessionWriteStats(arg1 uintptr, arg2 int) (_swig_ret int) {
 
 func MfReqDefer(arg1 uintptr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (int)(C._wrap_MfReqDefer_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfReqInterrupted(arg1 uintptr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (int)(C._wrap_MfReqInterrupted_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfReplyErr(arg1 uintptr, arg2 int) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfReplyErr_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_intgo(_swig_i_1)))
 	return swig_r
@@ -388,20 +361,16 @@ func MfReplyErr(arg1 uintptr, arg2 int) (_swig_ret int) {
 
 func MfReplyEntry(arg1 uintptr, arg2 *Entry) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
 	swig_r = (int)(C._wrap_MfReplyEntry_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1)))
 	return swig_r
 }
 
 func MfReplyAttr(arg1 uintptr, arg2 *Attr, arg3 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfReplyAttr_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1), C.swig_type_2(_swig_i_2)))
 	return swig_r
@@ -409,30 +378,24 @@ func MfReplyAttr(arg1 uintptr, arg2 *Attr, arg3 uint64) (_swig_ret int) {
 
 func MfReplyOpen(arg1 uintptr, arg2 *Open) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
 	swig_r = (int)(C._wrap_MfReplyOpen_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1)))
 	return swig_r
 }
 
 func MfReplyCreate(arg1 uintptr, arg2 *Entry, arg3 *Open) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
-	var _swig_i_2 unsafe.Pointer
-	_swig_i_2 = unsafe.Pointer(arg3)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
+	_swig_i_2 := unsafe.Pointer(arg3)
 	swig_r = (int)(C._wrap_MfReplyCreate_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1), C.swig_voidp(_swig_i_2)))
 	return swig_r
 }
 
 func MfReplyData(arg1 uintptr, arg2 []byte) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfReplyData_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_3)(unsafe.Pointer(&_swig_i_1))))
 	if Swig_escape_always_false {
@@ -443,8 +406,7 @@ func MfReplyData(arg1 uintptr, arg2 []byte) (_swig_ret int) {
 
 func MfReplyBuffer(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfReplyBuffer_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_4(_swig_i_1)))
 	return swig_r
@@ -452,8 +414,7 @@ func MfReplyBuffer(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 
 func MfReplyFd(arg1 uintptr, arg2 int, arg3 uint64, arg4 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -463,8 +424,7 @@ func MfReplyFd(arg1 uintptr, arg2 int, arg3 uint64, arg4 uint64) (_swig_ret int)
 
 func MfReplyWrite(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfReplyWrite_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_7(_swig_i_1)))
 	return swig_r
@@ -472,18 +432,15 @@ func MfReplyWrite(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 
 func MfReplyStatfs(arg1 uintptr, arg2 *Statfs) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
 	swig_r = (int)(C._wrap_MfReplyStatfs_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1)))
 	return swig_r
 }
 
 func MfReplyXattrSize(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfReplyXattrSize_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_8(_swig_i_1)))
 	return swig_r
@@ -491,8 +448,7 @@ func MfReplyXattrSize(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 
 func MfReplyLseek(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfReplyLseek_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_9(_swig_i_1)))
 	return swig_r
@@ -500,26 +456,22 @@ func MfReplyLseek(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 
 func MfReplyLock(arg1 uintptr, arg2 *Lock) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
 	swig_r = (int)(C._wrap_MfReplyLock_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1)))
 	return swig_r
 }
 
 func MfReplyDirents(arg1 uintptr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (int)(C._wrap_MfReplyDirents_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfDirentAdd(arg1 uintptr, arg2 string, arg3 uint64, arg4 uint, arg5 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -551,8 +503,7 @@ func MfDirentPut(arg1 []byte, arg2 uint64, arg3 string, arg4 uint64, arg5 uint, 
 
 func MfNotifyInvalInode(arg1 uintptr, arg2 uint64, arg3 int64, arg4 int64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -562,8 +513,7 @@ func MfNotifyInvalInode(arg1 uintptr, arg2 uint64, arg3 int64, arg4 int64) (_swi
 
 func MfNotifyInvalEntry(arg1 uintptr, arg2 uint64, arg3 string) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfNotifyInvalEntry_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_22(_swig_i_1), *(*C.swig_type_23)(unsafe.Pointer(&_swig_i_2))))
@@ -574,42 +524,36 @@ func MfNotifyInvalEntry(arg1 uintptr, arg2 uint64, arg3 string) (_swig_ret int) 
 }
 
 func MfVkernelFree(arg1 uintptr) {
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	C._wrap_MfVkernelFree_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0))
 }
 
 func MfVkernelSetTimeout(arg1 uintptr, arg2 uint) {
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	C._wrap_MfVkernelSetTimeout_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_intgo(_swig_i_1))
 }
 
 func MfVkernelUnmount(arg1 uintptr) {
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	C._wrap_MfVkernelUnmount_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0))
 }
 
 func MfVkernelAbort(arg1 uintptr) {
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	C._wrap_MfVkernelAbort_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0))
 }
 
 func MfVkernelPending(arg1 uintptr) (_swig_ret uint64) {
 	var swig_r uint64
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (uint64)(C._wrap_MfVkernelPending_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfVkernelReads(arg1 uintptr, arg2 uint) (_swig_ret uint64) {
 	var swig_r uint64
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (uint64)(C._wrap_MfVkernelReads_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_intgo(_swig_i_1)))
 	return swig_r
@@ -617,21 +561,18 @@ func MfVkernelReads(arg1 uintptr, arg2 uint) (_swig_ret uint64) {
 
 func MfVkernelBadReplies(arg1 uintptr) (_swig_ret uint64) {
 	var swig_r uint64
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	swig_r = (uint64)(C._wrap_MfVkernelBadReplies_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0)))
 	return swig_r
 }
 
 func MfClientSend(arg1 uintptr, arg2 uint, arg3 uint64, arg4 []byte, arg5 *uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
-	var _swig_i_4 unsafe.Pointer
-	_swig_i_4 = unsafe.Pointer(arg5)
+	_swig_i_4 := unsafe.Pointer(arg5)
 	swig_r = (int)(C._wrap_MfClientSend_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_intgo(_swig_i_1), C.swig_type_27(_swig_i_2), *(*C.swig_type_28)(unsafe.Pointer(&_swig_i_3)), C.swig_voidp(_swig_i_4)))
 	if Swig_escape_always_false {
 		Swig_escape_val = arg4
@@ -641,8 +582,7 @@ func MfClientSend(arg1 uintptr, arg2 uint, arg3 uint64, arg4 []byte, arg5 *uint6
 
 func MfClientInterrupt(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfClientInterrupt_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_29(_swig_i_1)))
 	return swig_r
@@ -650,12 +590,10 @@ func MfClientInterrupt(arg1 uintptr, arg2 uint64) (_swig_ret int) {
 
 func MfClientLookup(arg1 uintptr, arg2 uint64, arg3 string, arg4 *Entry) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
-	var _swig_i_3 unsafe.Pointer
-	_swig_i_3 = unsafe.Pointer(arg4)
+	_swig_i_3 := unsafe.Pointer(arg4)
 	swig_r = (int)(C._wrap_MfClientLookup_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_30(_swig_i_1), *(*C.swig_type_31)(unsafe.Pointer(&_swig_i_2)), C.swig_voidp(_swig_i_3)))
 	if Swig_escape_always_false {
 		Swig_escape_val = arg3
@@ -665,8 +603,7 @@ func MfClientLookup(arg1 uintptr, arg2 uint64, arg3 string, arg4 *Entry) (_swig_
 
 func MfClientForget(arg1 uintptr, arg2 uint64, arg3 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfClientForget_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_32(_swig_i_1), C.swig_type_33(_swig_i_2)))
@@ -675,31 +612,26 @@ func MfClientForget(arg1 uintptr, arg2 uint64, arg3 uint64) (_swig_ret int) {
 
 func MfClientGetattr(arg1 uintptr, arg2 uint64, arg3 *Attr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
-	var _swig_i_2 unsafe.Pointer
-	_swig_i_2 = unsafe.Pointer(arg3)
+	_swig_i_2 := unsafe.Pointer(arg3)
 	swig_r = (int)(C._wrap_MfClientGetattr_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_34(_swig_i_1), C.swig_voidp(_swig_i_2)))
 	return swig_r
 }
 
 func MfClientOpen(arg1 uintptr, arg2 uint64, arg3 uint, arg4 *uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
-	var _swig_i_3 unsafe.Pointer
-	_swig_i_3 = unsafe.Pointer(arg4)
+	_swig_i_3 := unsafe.Pointer(arg4)
 	swig_r = (int)(C._wrap_MfClientOpen_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_35(_swig_i_1), C.swig_intgo(_swig_i_2), C.swig_voidp(_swig_i_3)))
 	return swig_r
 }
 
 func MfClientRead(arg1 uintptr, arg2 uint64, arg3 uint64, arg4 []byte, arg5 uint64) (_swig_ret int64) {
 	var swig_r int64
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -713,8 +645,7 @@ func MfClientRead(arg1 uintptr, arg2 uint64, arg3 uint64, arg4 []byte, arg5 uint
 
 func MfClientWrite(arg1 uintptr, arg2 uint64, arg3 uint64, arg4 []byte, arg5 uint64) (_swig_ret int64) {
 	var swig_r int64
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -728,8 +659,7 @@ func MfClientWrite(arg1 uintptr, arg2 uint64, arg3 uint64, arg4 []byte, arg5 uin
 
 func MfClientRelease(arg1 uintptr, arg2 uint64, arg3 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfClientRelease_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_type_46(_swig_i_1), C.swig_type_47(_swig_i_2)))
@@ -738,11 +668,9 @@ func MfClientRelease(arg1 uintptr, arg2 uint64, arg3 uint64) (_swig_ret int) {
 
 func MfClientStat(arg1 uintptr, arg2 string, arg3 *Attr) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
-	var _swig_i_2 unsafe.Pointer
-	_swig_i_2 = unsafe.Pointer(arg3)
+	_swig_i_2 := unsafe.Pointer(arg3)
 	swig_r = (int)(C._wrap_MfClientStat_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_48)(unsafe.Pointer(&_swig_i_1)), C.swig_voidp(_swig_i_2)))
 	if Swig_escape_always_false {
 		Swig_escape_val = arg2
@@ -752,8 +680,7 @@ func MfClientStat(arg1 uintptr, arg2 string, arg3 *Attr) (_swig_ret int) {
 
 func MfClientWriteFile(arg1 uintptr, arg2 string, arg3 []byte, arg4 uint) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -769,8 +696,7 @@ func MfClientWriteFile(arg1 uintptr, arg2 string, arg3 []byte, arg4 uint) (_swig
 
 func MfClientMkdir(arg1 uintptr, arg2 string, arg3 uint) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfClientMkdir_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_51)(unsafe.Pointer(&_swig_i_1)), C.swig_intgo(_swig_i_2)))
@@ -782,8 +708,7 @@ func MfClientMkdir(arg1 uintptr, arg2 string, arg3 uint) (_swig_ret int) {
 
 func MfClientSymlink(arg1 uintptr, arg2 string, arg3 string) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfClientSymlink_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_52)(unsafe.Pointer(&_swig_i_1)), *(*C.swig_type_53)(unsafe.Pointer(&_swig_i_2))))
@@ -798,8 +723,7 @@ func MfClientSymlink(arg1 uintptr, arg2 string, arg3 string) (_swig_ret int) {
 
 func MfClientMknod(arg1 uintptr, arg2 string, arg3 uint, arg4 uint) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -812,8 +736,7 @@ func MfClientMknod(arg1 uintptr, arg2 string, arg3 uint, arg4 uint) (_swig_ret i
 
 func MfClientLink(arg1 uintptr, arg2 string, arg3 string) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfClientLink_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_55)(unsafe.Pointer(&_swig_i_1)), *(*C.swig_type_56)(unsafe.Pointer(&_swig_i_2))))
@@ -828,8 +751,7 @@ func MfClientLink(arg1 uintptr, arg2 string, arg3 string) (_swig_ret int) {
 
 func MfClientUnlink(arg1 uintptr, arg2 string) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfClientUnlink_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_57)(unsafe.Pointer(&_swig_i_1))))
 	if Swig_escape_always_false {
@@ -840,8 +762,7 @@ func MfClientUnlink(arg1 uintptr, arg2 string) (_swig_ret int) {
 
 func MfClientRmdir(arg1 uintptr, arg2 string) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	swig_r = (int)(C._wrap_MfClientRmdir_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_58)(unsafe.Pointer(&_swig_i_1))))
 	if Swig_escape_always_false {
@@ -852,8 +773,7 @@ func MfClientRmdir(arg1 uintptr, arg2 string) (_swig_ret int) {
 
 func MfClientRename(arg1 uintptr, arg2 string, arg3 string, arg4 uint) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -869,8 +789,7 @@ func MfClientRename(arg1 uintptr, arg2 string, arg3 string, arg4 uint) (_swig_re
 
 func MfClientTruncate(arg1 uintptr, arg2 string, arg3 uint64) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfClientTruncate_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_61)(unsafe.Pointer(&_swig_i_1)), C.swig_type_62(_swig_i_2)))
@@ -882,8 +801,7 @@ func MfClientTruncate(arg1 uintptr, arg2 string, arg3 uint64) (_swig_ret int) {
 
 func MfClientChmod(arg1 uintptr, arg2 string, arg3 uint) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfClientChmod_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_63)(unsafe.Pointer(&_swig_i_1)), C.swig_intgo(_swig_i_2)))
@@ -895,18 +813,15 @@ func MfClientChmod(arg1 uintptr, arg2 string, arg3 uint) (_swig_ret int) {
 
 func MfClientStatfs(arg1 uintptr, arg2 *Statfs) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
-	var _swig_i_1 unsafe.Pointer
-	_swig_i_1 = unsafe.Pointer(arg2)
+	_swig_i_0 := arg1
+	_swig_i_1 := unsafe.Pointer(arg2)
 	swig_r = (int)(C._wrap_MfClientStatfs_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), C.swig_voidp(_swig_i_1)))
 	return swig_r
 }
 
 func MfClientAccess(arg1 uintptr, arg2 string, arg3 uint) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfClientAccess_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_64)(unsafe.Pointer(&_swig_i_1)), C.swig_intgo(_swig_i_2)))
@@ -918,8 +833,7 @@ func MfClientAccess(arg1 uintptr, arg2 string, arg3 uint) (_swig_ret int) {
 
 func MfClientSetxattr(arg1 uintptr, arg2 string, arg3 string, arg4 []byte, arg5 uint) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -939,8 +853,7 @@ func MfClientSetxattr(arg1 uintptr, arg2 string, arg3 string, arg4 []byte, arg5 
 
 func MfClientGetxattr(arg1 uintptr, arg2 string, arg3 string, arg4 []byte) (_swig_ret int64) {
 	var swig_r int64
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	_swig_i_3 := arg4
@@ -959,8 +872,7 @@ func MfClientGetxattr(arg1 uintptr, arg2 string, arg3 string, arg4 []byte) (_swi
 
 func MfClientListxattr(arg1 uintptr, arg2 string, arg3 []byte) (_swig_ret int64) {
 	var swig_r int64
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int64)(C._wrap_MfClientListxattr_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_73)(unsafe.Pointer(&_swig_i_1)), *(*C.swig_type_74)(unsafe.Pointer(&_swig_i_2))))
@@ -975,8 +887,7 @@ func MfClientListxattr(arg1 uintptr, arg2 string, arg3 []byte) (_swig_ret int64)
 
 func MfClientRemovexattr(arg1 uintptr, arg2 string, arg3 string) (_swig_ret int) {
 	var swig_r int
-	var _swig_i_0 uintptr
-	_swig_i_0 = arg1
+	_swig_i_0 := arg1
 	_swig_i_1 := arg2
 	_swig_i_2 := arg3
 	swig_r = (int)(C._wrap_MfClientRemovexattr_raw_c28b2a2efa611e5f(C.uintptr_t(_swig_i_0), *(*C.swig_type_75)(unsafe.Pointer(&_swig_i_1)), *(*C.swig_type_76)(unsafe.Pointer(&_swig_i_2))))
