@@ -227,7 +227,7 @@ Test(vkernel, buffers_must_hold_the_largest_write)
 
 Test(vkernel, only_what_was_offered_is_adopted)
 {
-    struct mf_vkernel_opts opts = { .size = sizeof(opts), .flags = FUSE_ASYNC_READ | FUSE_INIT_EXT };
+    struct mf_vkernel_opts opts = { .size = sizeof(opts), .flags = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_INIT_EXT };
     struct fuse_init_out out = terms(FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_SECURITY_CTX);
     struct mf_vkernel *vk;
     struct end e;
@@ -237,7 +237,7 @@ Test(vkernel, only_what_was_offered_is_adopted)
     end_expect(&e, FUSE_INIT);
     out.max_write = 1;
     cr_assert_eq(end_answer(&e, 0, &out, sizeof(out)), 0);
-    cr_expect_eq(mf__vk_flags(vk), FUSE_ASYNC_READ | FUSE_INIT_EXT);
+    cr_expect_eq(mf__vk_flags(vk), FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_INIT_EXT);
     cr_expect_eq(mf__vk_max_write(vk), 4096);
     cr_expect_eq(mf__vk_max_read(vk), 131072, "MAX_PAGES was not offered");
     end_close(&e);
@@ -1114,11 +1114,15 @@ Test(vkernel, an_end_before_init)
 
 Test(vkernel, unread_requests_are_taken_back_at_the_time_limit)
 {
+    struct timespec from, to;
     struct pair p;
 
     pair_open(&p, 0);
     mf_vkernel_set_timeout(p.vk, 20);
+    clock_gettime(CLOCK_MONOTONIC, &from);
     cr_expect_eq(mf_client_raw(p.vk, FUSE_STATFS, 1, NULL, 0, NULL, NULL), -ETIMEDOUT);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    cr_expect_geq((to.tv_sec - from.tv_sec) * 1000000000 + to.tv_nsec - from.tv_nsec, 20000000);
     cr_expect_eq(mf_vkernel_pending(p.vk), 0);
     pair_close(&p);
 }
@@ -1208,6 +1212,48 @@ Test(vkernel, a_wait_may_be_repeated)
     cr_expect_eq(wait_one(p.vk, id), -ETIMEDOUT);
     cr_expect_eq(end_answer(&p.end, -EPERM, NULL, 0), 0);
     cr_expect_eq(wait_one(p.vk, id), -EPERM);
+    pair_close(&p);
+}
+
+struct waiter {
+    struct mf_vkernel *vk;
+    uint64_t id;
+};
+
+static void *waiter_main(void *arg)
+{
+    struct waiter *w = arg;
+
+    return (void *)(intptr_t)wait_one(w->vk, w->id);
+}
+
+static bool is_waited_for(struct waiter *w)
+{
+    bool is;
+
+    pthread_mutex_lock(&w->vk->lock);
+    is = mf__vk_known(w->vk, w->id)->collected;
+    pthread_mutex_unlock(&w->vk->lock);
+    return is;
+}
+
+Test(vkernel, an_answer_has_one_waiter)
+{
+    struct waiter w;
+    struct pair p;
+    pthread_t t;
+    void *rc;
+
+    pair_open(&p, 0);
+    w = (struct waiter){ .vk = p.vk, .id = send_one(p.vk) };
+    cr_assert_eq(pthread_create(&t, NULL, waiter_main, &w), 0);
+    while (!is_waited_for(&w))
+        sleep_ms(1);
+    cr_expect_eq(wait_one(p.vk, w.id), -ENOENT);
+    end_expect(&p.end, FUSE_ACCESS);
+    cr_expect_eq(end_answer(&p.end, -EPERM, NULL, 0), 0);
+    pthread_join(t, &rc);
+    cr_expect_eq((int)(intptr_t)rc, -EPERM);
     pair_close(&p);
 }
 
@@ -1305,6 +1351,30 @@ Test(vkernel, readers_of_one_channel_are_woken_one_by_one)
     cr_expect_eq(a.rc, -EINTR);
     cr_expect_eq(b.rc, -EINTR);
     end_close(&second);
+    pair_close(&p);
+}
+
+/* A reader that was woken for a request, but is told to leave before it runs, leaves the request to another. */
+Test(vkernel, a_wake_up_is_passed_on)
+{
+    struct blocked leaves, takes;
+    struct end other;
+    struct pair p;
+
+    pair_open(&p, 0);
+    end_clone(&other, &p.end);
+    block(&leaves, &p.end, p.vk, 1);
+    block(&takes, &other, p.vk, 2);
+    pthread_mutex_lock(&p.vk->lock);
+    cr_expect_eq(mf__vk_post(p.vk, FUSE_STATFS, 1, NULL, 0), 0);
+    ((struct mf__vk_chan *)p.end.ch->impl)->kicks++;
+    pthread_mutex_unlock(&p.vk->lock);
+    pthread_join(leaves.thread, NULL);
+    cr_expect_eq(leaves.rc, -EINTR);
+    pthread_join(takes.thread, NULL);
+    cr_expect_eq(takes.rc, 0);
+    cr_expect_eq(other.io.msg.hdr.opcode, FUSE_STATFS);
+    end_close(&other);
     pair_close(&p);
 }
 
