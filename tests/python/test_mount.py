@@ -532,6 +532,36 @@ print("over", flush=True)
     assert "over" in lines
 
 
+def test_a_forked_child_that_exits_leaves_the_mount_alone(serve: Callable[..., Server], mnt: Path) -> None:
+    server = serve(
+        code=HERE
+        + """
+import os
+import manifuse
+from support import Tiny
+with manifuse.Session(Tiny(), readers=2, signals=True) as session:
+    session.mount(sys.argv[1])
+    session._start()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            session.stop()
+        except ValueError:
+            sys.exit(0)  # with all that Python does at its end
+    assert os.waitpid(pid, 0)[1] == 0
+    print("forked", flush=True)
+    session._wait()
+    session._finish()
+"""
+    )
+    assert server.process.stdout is not None
+    assert server.process.stdout.readline() == "forked\n"
+    assert cat(mnt / "f") == "hello"
+    server.process.terminate()
+    code, _, err = server.end()
+    assert code == 0, err
+
+
 # ---- mounts that fail
 
 

@@ -16,7 +16,7 @@ from conftest import ROOT as TREE
 from conftest import python, run, wait_for
 from manifuse import NegotiatedContext, Session
 from manifuse._native import lib
-from manifuse.testing import Client
+from manifuse.testing import Client, upcall_ns
 from support import Gate, Tiny, refused
 
 
@@ -224,7 +224,7 @@ def test_exit_with_a_session_left_open() -> None:
         """
         import sys
         sys.path[:0] = [sys.argv[1], sys.argv[2]]
-        from manifuse.testing import Client
+        from manifuse.testing import Client, upcall_ns
         from support import Tiny
         clients = [Client(Tiny(), readers=3) for _ in range(3)]
         assert clients[0].read_bytes("/f") == b"hello"
@@ -234,6 +234,27 @@ def test_exit_with_a_session_left_open() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, __import__("sys").path))},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_upcall_ns() -> None:
+    fs = Tiny()
+    assert 10 < upcall_ns(fs, "getattr", count=1000) < 1e6
+    assert 10 < upcall_ns(fs, "lookup", name="none", count=1000) < 1e6
+    assert 10 < upcall_ns(fs, "read", count=1000) < 1e6
+    for missing in ("write", "nonsense"):
+        with pytest.raises(ValueError, match="no handler"):
+            upcall_ns(fs, missing)
+
+
+def test_errors_of_run_within_an_except_block() -> None:
+    client = Client(Tiny(), serve=False)
+    with client:
+        client.abort()
+        try:
+            raise KeyError
+        except KeyError:
+            with pytest.raises(OSError):  # noqa: PT011
+                client.session.run()
 
 
 def test_subprocesses_do_not_get_descriptors() -> None:

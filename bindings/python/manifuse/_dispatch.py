@@ -135,12 +135,20 @@ class Handle:
     def __init__(self) -> None:
         self._pointer: Any = None
         self._users = 0
+        self._pid = os.getpid()
         self._changed = threading.Condition(threading.Lock())
 
     def set(self, pointer: Any) -> None:
         self._pointer = pointer
 
+    @property
+    def foreign(self) -> bool:
+        """This is a forked child: readers, mount and descriptors are its parent's."""
+        return os.getpid() != self._pid
+
     def __enter__(self) -> Any:
+        if self.foreign:
+            raise ValueError("the session belongs to the process that made it")
         with self._changed:
             if self._pointer is None:
                 raise ValueError("the session is closed")

@@ -223,6 +223,8 @@ class _Native:
     def close(self) -> None:
         """End what runs, free everything. Blocks until handlers have returned or the stop's deadline is over."""
         handle = self.dispatcher.handle
+        if handle.foreign:
+            return
         if not handle.closed:
             try:
                 with handle as session:
@@ -401,8 +403,10 @@ class Session:
             self._start()
             try:
                 self._wait()
-            finally:
-                self._finish()
+            except BaseException:
+                self._end()
+                raise
+            self._finish()
 
     def _start(self) -> None:
         with self._handle as session:
@@ -418,16 +422,18 @@ class Session:
                 if rc not in (-errno.ETIMEDOUT, -errno.EINTR):
                     break
 
-    def _finish(self) -> None:
-        """End the service and raise what ended it, unless an exception is on its way already."""
-        rc = 0
+    def _end(self) -> int:
+        """End the service. Returns how it ended: 0 or a negative errno."""
+        if self._handle.foreign:
+            return 0
         with self._handle as session:
             lib.mf_session_stop(session)
-            if self._native.claim_end():
-                rc = lib.mf_session_finish(session)
+            return int(lib.mf_session_finish(session)) if self._native.claim_end() else 0
+
+    def _finish(self) -> None:
+        """End the service and raise what ended it."""
+        rc = self._end()
         ended_by, self._dispatcher.ended_by = self._dispatcher.ended_by, None
-        if sys.exc_info()[1] is not None:
-            return
         if ended_by is not None:
             raise ended_by
         check(rc, what="the session's end")
@@ -620,7 +626,9 @@ def mount(fs: InodeFS, mountpoint: Union[str, os.PathLike[str]], **options: Any)
         session._start()
         try:
             yield session
-        finally:
-            session._finish()
+        except BaseException:
+            session._end()
+            raise
+        session._finish()
     finally:
         session.close()

@@ -20,13 +20,14 @@ import threading
 import weakref
 from typing import Any, Optional, Union
 
+from manifuse._dispatch import OPERATIONS, Dispatcher
 from manifuse._native import ffi, lib
 from manifuse.errors import check, new_error
 from manifuse.filesystem import InodeFS
 from manifuse.session import Session, _Native
 from manifuse.types import Attr, Entry, Statfs
 
-__all__ = ["Client"]
+__all__ = ["Client", "upcall_ns"]
 
 Path = Union[str, bytes, "os.PathLike[str]"]
 
@@ -54,6 +55,8 @@ class _Kernel:
                 self.changed.notify_all()
 
     def close(self) -> None:
+        if self.native is not None and self.native.dispatcher.handle.foreign:
+            return
         with self.changed:
             pointer, self.pointer = self.pointer, None
         if pointer is None:
@@ -380,6 +383,37 @@ class Client:
         """Replies that the kernel refused: a correct engine has none."""
         with self._kernel as kernel:
             return int(lib.mf_vkernel_bad_replies(kernel))
+
+
+def upcall_ns(
+    fs: InodeFS, operation: str, node: int = 2, name: str = "f0000", size: int = 4096, count: int = 100_000
+) -> float:
+    """What one call of a handler costs, in nanoseconds of CPU time: from the engine into Python and back.
+
+    Args:
+        fs: the filesystem.
+        operation: name of the handler.
+        node: which node it is given.
+        name: which name, where it takes one.
+        size: bytes to read or write.
+        count: calls.
+
+    Raises:
+        ValueError: the filesystem has no such handler.
+        RuntimeError: the handler failed (otherwise than by ENOENT).
+    """
+    dispatcher = Dispatcher(fs)
+    code = OPERATIONS[operation].code if operation in OPERATIONS else 0
+    if not dispatcher.implemented >> code & 1:
+        raise ValueError(f"{type(fs).__name__} has no handler {operation!r}")
+    binding = dispatcher.new_binding()
+    try:
+        ns = float(lib.mf_py_measure(binding, code, node, os.fsencode(name), size, count))
+    finally:
+        lib.mf_py_binding_free(binding)
+    if ns < 0:
+        raise RuntimeError(f"{operation} failed")
+    return ns
 
 
 def _attr(out: Any) -> Attr:

@@ -4,7 +4,7 @@
  *
  * A request needs few Python objects: its arguments and the answer. They are made and read here, with the
  * stable part of CPython's C interface, because that costs 0.1 to 0.2 microseconds per request where a Python
- * function between cffi's extern "Python" and the handler costs 0.6 to 1.2 (docs/architecture.md). What is
+ * function between cffi's extern "Python" and the handler costs 0.6 to 1.2 (manifuse.testing.upcall_ns). What is
  * rare or long (odd types of answers, listings, exceptions that are no plain OSError) goes to Python functions
  * of _dispatch.py.
  *
