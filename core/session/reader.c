@@ -121,6 +121,7 @@ static void serve(struct mf__reader *r)
         atomic_store_explicit(&r->state, MF__READER_RECEIVING, memory_order_relaxed);
         rc = ch->ops->receive(ch, &r->spare->io, &got);
         atomic_store_explicit(&r->state, MF__READER_BUSY, memory_order_relaxed);
+        mf__count(&r->stats.wakeups, 1);
         if (rc < 0) {
             if (!receive_failed(r, ch, rc, &renewals))
                 break;
