@@ -753,7 +753,7 @@ func TestMountFailuresOfPrograms(t *testing.T) {
 	}
 	cmd := again(t, "main", dir)
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
-	cmd.Env = []string{roleVar + "=main", "PATH=/nowhere"}
+	cmd.Env = append(cmd.Env, "PATH=/nowhere")
 	fails("no permission", cmd, "permi", "fusermount3", "/dev/fuse")
 
 	cmd = again(t, "main without /dev", dir)

@@ -135,14 +135,17 @@ type nameCache struct {
 }
 
 const (
-	nameSlots  = 4096 // a power of two
-	nameLength = 64   // longer names are not kept, so that memory stays under 320 KiB for each reader
+	nameSlots  = 2048 // a power of two
+	nameLength = 64   // longer names are not kept, so that memory stays under 160 KiB for each reader
 )
 
 func (n *nameCache) get(p unsafe.Pointer, length uint32) string {
 	b := unsafe.Slice((*byte)(p), length)
 	if length > nameLength {
 		return string(b)
+	}
+	if n.slots == nil {
+		n.seed, n.slots = maphash.MakeSeed(), make([]string, nameSlots)
 	}
 	slot := &n.slots[maphash.Bytes(n.seed, b)%nameSlots]
 	if *slot != string(b) {

@@ -3,7 +3,6 @@ package manifuse
 import (
 	"context"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"reflect"
 	"runtime/debug"
@@ -82,8 +81,7 @@ func (s *server) reader(i uint32) *readerState {
 		list = append(list, nil)
 	}
 	if list[i] == nil {
-		list[i] = &readerState{names: nameCache{seed: maphash.MakeSeed(), slots: make([]string, nameSlots)}}
-		list[i].req.srv = s
+		list[i] = &readerState{req: Request{srv: s}}
 	}
 	s.readers.Store(&list)
 	return list[i]
@@ -119,9 +117,10 @@ func (s *server) Upcall(c *raw.Call) (rc int32) {
 // ReaderStart implements raw.Handler.
 func (s *server) ReaderStart(reader uint32) { s.reader(reader) }
 
-// ReaderEnd implements raw.Handler.
+// ReaderEnd implements raw.Handler: nothing of the reader's is kept.
 func (s *server) ReaderEnd(reader uint32) {
 	rd := s.reader(reader)
+	rd.names, rd.many = nameCache{}, nil
 	if rd.scratch != nil {
 		raw.Free(rd.scratch)
 		rd.scratch = nil
