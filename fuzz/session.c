@@ -543,7 +543,7 @@ static void interrupt(struct mf_session *s, uint8_t how)
 static void answer_kept(void)
 {
     struct request *r = &requests[byte() % request_count];
-    bool open = r->token && r->kept && !r->answered;
+    bool open = r->token && r->kept && r->owed && !r->answered;
     uint64_t before = sent;
     int rc;
 
