@@ -59,15 +59,16 @@ struct reader {
     struct member global;
 };
 
+/* One line, in one piece. */
 __attribute__((format(printf, 2, 3))) static void complain(const struct reader *r, const char *fmt, ...)
 {
+    char text[512];
     va_list args;
 
-    fprintf(stderr, "%s: at %llu: ", r->file, (unsigned long long)r->at);
     va_start(args, fmt);
-    vfprintf(stderr, fmt, args);
+    vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    fputc('\n', stderr);
+    fprintf(stderr, "%s: at %llu: %s\n", r->file, (unsigned long long)r->at, text);
 }
 
 static void skip(struct reader *r, const char *name, const char *why)
