@@ -3,17 +3,22 @@
 
 All servers serve the same filesystem, each on a mount of its own, and are
 measured in turn: every operation and number of clients, round after round,
-with the order of the servers reversed from one round to the next.
+with the order of the servers reversed from one round to the next. A suite says
+which; the time of a sample follows from the time that the run may take.
 
-Run bench/setup first; it builds the responder, the load generator and the
+Run bench/setup first; it builds the responders, the load generator and the
 peers. A server that is not built is skipped. Needs root.
+
+    bench/bench.py --suite full               measure and print
+    bench/bench.py --show JSON                print once more
+    bench/bench.py --show JSON --report       write docs/performance.md and its plot
+    bench/bench.py --extra libfuse-ring='/path/null {mnt} -o io_uring'
 """
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import fnmatch
 import json
 import os
 import platform
@@ -23,18 +28,23 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import report
 import results
-from running import Running, ServerError, ensure_fusectl, sweep_leftovers
-from servers import OPS, SERVERS, Server
+from running import Running, ServerError, ensure_fusectl, ring_allowed, sweep_leftovers, why_no_ring
+from servers import EXTRA, OPS, SERVERS, SESSIONS, SUITES, Cells, Part, Server, chosen, extra, plan
 
 TOP = Path(__file__).resolve().parent.parent
 OUT = TOP / "build" / "bench"
 MOUNTS = OUT / "mnt"
 LOAD = OUT / "load"
+SPENT_PER_SAMPLE = 0.06  # seconds beyond the sample itself: processes start, files are opened
+SHORTEST = 0.08
+LONGEST = 1.0
 
 Samples = dict[tuple[str, str, int], list[dict[str, Any]]]
 
@@ -59,6 +69,7 @@ def machine() -> dict[str, Any]:
         "clocksource": read_text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "autogroup": read_text("/proc/sys/kernel/sched_autogroup_enabled", "absent"),
         "load": os.getloadavg()[0],
+        "enable_uring": read_text("/sys/module/fuse/parameters/enable_uring", "absent"),
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -69,9 +80,12 @@ def describe(server: Server) -> dict[str, Any]:
         "name": server.name,
         "family": server.family,
         "layout": server.layout,
+        "transport": server.transport,
+        "session": server.session,
         "command": server.command,
         "note": server.note,
         "placement": None,
+        "cannot": [],
         "skipped": None,
         "failed": None,
         "ended": None,
@@ -88,24 +102,43 @@ class Fleet:
         self.broken: set[str] = set()
 
     def start(self) -> None:
+        no_ring = why_no_ring()
         for server in self.chosen:
             info = self.info[server.name]
             missing = [f for f in server.files() if not (TOP / f).exists()]
             if missing:
                 info["skipped"] = f"{missing[0]} is not built"
-                continue
-            say(f"starting {server.name}")
+            elif server.transport == "ring" and no_ring:
+                info["skipped"] = no_ring
+            else:
+                self.start_one(server)
+
+    def start_one(self, server: Server) -> None:
+        say(f"starting {server.name}")
+        with ring_allowed(server.transport == "ring"):
             running = Running(server, MOUNTS, os.fspath(LOAD))
             self.up.append(running)
             try:
                 running.wait_mounted()
+                running.first_answer()
             except ServerError as e:
-                info["skipped"] = str(e)
-                self.up.remove(running)
-                running.stop()
+                self.leave_out(running, e)
+                return
+        try:
+            running.check()
+        except ServerError as e:
+            self.leave_out(running, e)
+        else:
+            self.info[server.name]["cannot"] = [op for op in OPS if not running.can(op)]
 
-    def serving(self, op: str) -> list[Running]:
-        return [r for r in self.up if op in r.server.ops and r.server.name not in self.broken]
+    def leave_out(self, running: Running, why: ServerError) -> None:
+        self.info[running.server.name]["skipped"] = str(why)
+        self.up.remove(running)
+        running.stop()
+
+    def serving(self, op: str, names: list[str]) -> list[Running]:
+        wanted = set(names) - self.broken
+        return [r for r in self.up if r.server.name in wanted and r.can(op)]
 
     def fail(self, running: Running, error: Exception) -> None:
         name = running.server.name
@@ -120,63 +153,118 @@ class Fleet:
         self.up.clear()
 
 
-def quiet_sample(running: Running, op: str, clients: int, args: argparse.Namespace) -> dict[str, Any]:
+@dataclass
+class Pace:
+    """How long a sample is, and whether there is time to take a spoilt one again."""
+
+    seconds: float
+    warmup: float
+    samples: int  # in all rounds
+    began: float = 0.0
+    done: int = 0
+
+    @staticmethod
+    def of(args: argparse.Namespace, per_round: int) -> Pace:
+        samples = max(1, per_round * args.rounds)
+        each = args.minutes * 60 / samples - SPENT_PER_SAMPLE
+        seconds = args.seconds or min(max(each / 1.2, SHORTEST), LONGEST)
+        return Pace(seconds, args.warmup if args.warmup is not None else seconds * 0.2, samples)
+
+    def expected(self) -> float:
+        return (self.seconds + self.warmup + SPENT_PER_SAMPLE) * self.samples
+
+    def behind(self) -> bool:
+        spent = time.monotonic() - self.began
+        return spent > self.expected() * (self.done / self.samples * 1.1 + 0.05)
+
+
+def quiet_sample(running: Running, op: str, clients: int, args: argparse.Namespace, pace: Pace) -> dict[str, Any]:
     """Others on the machine spoil a sample: take it again, keep the least
     disturbed one."""
     best: dict[str, Any] | None = None
     for _ in range(1 + args.retries):
-        sample = running.measure(op, clients, args.seconds, args.warmup)
+        sample = running.measure(op, clients, pace.seconds, pace.warmup)
         if best is None or sample["others"] < best["others"]:
             best = sample
-        if best["others"] <= args.others:
+        if best["others"] <= args.others or pace.behind():
             break
     assert best is not None
     return best
 
 
-def one_cell(fleet: Fleet, args: argparse.Namespace, turn: int, op: str, clients: int, samples: Samples) -> None:
-    order = fleet.serving(op)
+def one_cell(
+    fleet: Fleet, args: argparse.Namespace, pace: Pace, turn: int, op: str, clients: int, names: list[str],
+    samples: Samples,
+) -> None:  # fmt: skip
+    order = fleet.serving(op, names)
     if turn % 2:
         order.reverse()
     for running in order:
         try:
-            sample = quiet_sample(running, op, clients, args)
+            sample = quiet_sample(running, op, clients, args, pace)
             # Pools start threads on demand: look after the load.
             fleet.info[running.server.name]["placement"] = running.placement()
         except (ServerError, OSError) as e:
             fleet.fail(running, e)
         else:
             samples[running.server.name, op, clients].append(sample)
+        pace.done += 1
 
 
-def measure(fleet: Fleet, args: argparse.Namespace, samples: Samples) -> None:
+def touch(fleet: Fleet, cells: Cells) -> None:
+    """Every server has done everything once: its memory is there, its threads
+    are started."""
+    most: dict[tuple[str, str], int] = {}
+    for (op, clients), names in cells.items():
+        for running in fleet.serving(op, names):
+            key = running.server.name, op
+            most[key] = max(most.get(key, 0), clients)
+    for running in list(fleet.up):
+        say(f"warming up {running.server.name}")
+        for (name, op), clients in most.items():
+            if name != running.server.name:
+                continue
+            try:
+                running.measure(op, clients, 0.03, 0)
+            except (ServerError, OSError) as e:
+                fleet.fail(running, e)
+                break
+
+
+def measure(fleet: Fleet, args: argparse.Namespace, cells: Cells, pace: Pace, samples: Samples) -> None:
+    touch(fleet, cells)
+    pace.began = time.monotonic()
     for turn in range(args.rounds):
-        for op in args.ops:
-            for clients in args.clients:
-                say(f"round {turn + 1} of {args.rounds}: {op}, {clients} clients")
-                one_cell(fleet, args, turn, op, clients, samples)
+        for (op, clients), names in cells.items():
+            say(f"round {turn + 1} of {args.rounds}: {op}, {clients} clients")
+            one_cell(fleet, args, pace, turn, op, clients, names, samples)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    servers, cells = plan(args.parts, SERVERS, args.extra)
+    pace = Pace.of(args, sum(len(names) for names in cells.values()))
+    print(f"bench: {len(servers)} servers, {pace.samples} samples of {pace.seconds:.2f} s: "
+          f"about {pace.expected() / 60 + 0.5:.0f} minutes", file=sys.stderr)  # fmt: skip
     data: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
         "machine": machine(),
         "config": {
+            "suite": args.suite,
             "rounds": args.rounds,
-            "seconds": args.seconds,
-            "warmup": args.warmup,
+            "seconds": round(pace.seconds, 3),
+            "warmup": round(pace.warmup, 3),
             "others": args.others,
             "retries": args.retries,
-            "ops": args.ops,
-            "clients": args.clients,
+            "ops": sorted({op for op, _ in cells}, key=OPS.index),
+            "clients": sorted({n for _, n in cells}),
         },
     }
-    fleet = Fleet(args.servers)
+    fleet = Fleet(servers)
     samples: Samples = defaultdict(list)
     try:
         with cleaned_up(fleet):
             fleet.start()
-            measure(fleet, args, samples)
+            measure(fleet, args, cells, pace, samples)
     except SystemExit as e:  # what was measured before a signal is still worth showing
         data["interrupted"] = e.code
     data["servers"] = list(fleet.info.values())
@@ -229,72 +317,118 @@ def words(text: str) -> list[str]:
     return [w for w in text.split(",") if w]
 
 
-def op_list(text: str) -> list[str]:
-    ops = list(OPS) if text == "all" else words(text)
+def op_list(text: str) -> tuple[str, ...]:
+    ops = OPS if text == "all" else tuple(words(text))
     for op in ops:
         if op not in OPS:
             raise argparse.ArgumentTypeError(f"no operation {op!r}; there are {', '.join(OPS)}")
     return ops
 
 
-def client_list(text: str) -> list[int]:
-    clients = [int(w) for w in words(text)]
+def client_list(text: str) -> tuple[int, ...]:
+    clients = tuple(int(w) for w in words(text))
     if not clients or min(clients) < 1 or max(clients) > 256:
         raise argparse.ArgumentTypeError("1 to 256 clients")
     return clients
 
 
-def server_list(text: str) -> list[Server]:
-    patterns = words(text)
-    found = [s for s in SERVERS if any(fnmatch.fnmatch(s.name, p) for p in patterns)]
-    if not found:
-        raise argparse.ArgumentTypeError(f"no server matches {text!r}; see --list")
-    return found
+def session_list(text: str) -> tuple[str, ...]:
+    sessions = tuple(words(text))
+    if not sessions or any(s not in SESSIONS for s in sessions):
+        raise argparse.ArgumentTypeError(f"some of {', '.join(SESSIONS)}")
+    return sessions
+
+
+def extra_server(text: str) -> Server:
+    try:
+        return extra(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
+
+
+def own_parts(args: argparse.Namespace) -> tuple[Part, ...]:
+    """What --ops, --clients, --servers and --sessions say instead of the suite."""
+    names = words(args.servers) if args.servers else [s.name for s in SERVERS if s.default]
+    return (
+        Part((*names, EXTRA), args.ops or ("stat", "read4k"), args.clients or (1, 2, 8), args.sessions or ("own",)),
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--suite", choices=list(SUITES), default="quick")
+    p.add_argument("--minutes", type=float, help="the whole run, about (default: the suite's)")
+    p.add_argument("--rounds", type=int, help="(default: the suite's)")
+    p.add_argument("--seconds", type=float, help="measured time of one sample, instead of what --minutes allows")
+    p.add_argument("--warmup", type=float, help="untimed, before each sample (default: a fifth of it)")
+    p.add_argument("--others", type=float, default=0.1, metavar="SHARE",
+                   help="CPU share of other processes that spoils a sample")  # fmt: skip
+    p.add_argument("--retries", type=int, default=3, help="of a spoilt sample, while there is time")
+    own = p.add_argument_group("instead of a suite's rows")
+    own.add_argument("--ops", type=op_list, help=f"all, or some of {','.join(OPS)}")
+    own.add_argument("--clients", type=client_list)
+    own.add_argument("--servers", metavar="PATTERN,...", help="names as --list has them, with wildcards")
+    own.add_argument("--sessions", type=session_list, help="own: by setsid; shared: the clients' session; or both")
+    p.add_argument("--extra", type=extra_server, action="append", default=[], metavar="NAME=COMMAND",
+                   help="one more server, as libfuse-ring='/path/null {mnt} -o io_uring'")  # fmt: skip
+    p.add_argument("--json", type=Path, default=OUT / "results.json")
+    p.add_argument("--show", type=Path, metavar="JSON", help="print an earlier run's table")
+    p.add_argument("--report", action="store_true", help="write the figures into docs/performance.md, and its plot")
+    p.add_argument("--list", action="store_true", help="name servers and suites, and leave")
+    p.add_argument("--strict", action="store_true", help="exit 1 when a requirement is missed")
+    return p
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5, help="measured time of one sample")
-    parser.add_argument("--warmup", type=float, default=0.1, help="untimed, before each sample")
-    parser.add_argument("--others", type=float, default=0.1, metavar="SHARE",
-                        help="CPU share of other processes that spoils a sample")  # fmt: skip
-    parser.add_argument("--retries", type=int, default=3, help="of a spoilt sample")
-    parser.add_argument("--ops", type=op_list, default=["stat", "read4k"],
-                        help=f"all, or some of {','.join(OPS)}")  # fmt: skip
-    parser.add_argument("--clients", type=client_list, default=[1, 2, 8])
-    parser.add_argument("--servers", type=server_list, metavar="PATTERN,...",
-                        default=[s for s in SERVERS if s.default])  # fmt: skip
-    parser.add_argument("--json", type=Path, default=OUT / "results.json")
-    parser.add_argument("--show", type=Path, metavar="JSON", help="print an earlier run's table")
-    parser.add_argument("--list", action="store_true", help="name the servers and leave")
-    parser.add_argument("--strict", action="store_true",
-                        help="exit 1 when a requirement is missed")  # fmt: skip
-    args = parser.parse_args()
-    if args.rounds < 1 or args.seconds <= 0:
-        parser.error("--rounds and --seconds must be positive")
+    p = parser()
+    args = p.parse_args()
+    suite = SUITES[args.suite]
+    args.parts = suite.parts
+    if args.ops or args.clients or args.servers or args.sessions:
+        args.parts = own_parts(args)
+        args.suite = None
+        if args.servers and not chosen([*SERVERS, *args.extra], words(args.servers)):
+            p.error(f"no server matches {args.servers!r}; see --list")
+    args.rounds = suite.rounds if args.rounds is None else args.rounds
+    args.minutes = suite.minutes if args.minutes is None else args.minutes
+    if args.rounds < 1 or args.minutes <= 0 or (args.seconds is not None and args.seconds <= 0):
+        p.error("--rounds, --minutes and --seconds must be positive")
     args.json = args.json.resolve()
     return args
 
 
-def report(data: dict[str, Any], args: argparse.Namespace) -> int:
+def show(data: dict[str, Any], args: argparse.Namespace) -> int:
+    data["comparisons"] = results.comparisons(data)
     print(results.render(data))
     if data.get("interrupted"):
         return int(data["interrupted"])
+    if args.report:
+        scenarios = OUT / "blocked.json"
+        report.write(data, json.loads(scenarios.read_text()) if scenarios.exists() else None, TOP / "docs")
+        print("\nwritten: docs/performance.md, docs/performance.svg")
     if any(s["failed"] for s in data["servers"]):
         return 1
     missed = any(c["holds"] is False for c in data["comparisons"])
     return 1 if missed and args.strict else 0
 
 
+def listing() -> None:
+    for s in SERVERS:
+        print(f"{s.name:27} {s.transport:6} {'' if s.default else '(on request) '}{s.command}")
+    for name, suite in SUITES.items():
+        servers, cells = plan(suite.parts, SERVERS, [])
+        count = sum(len(names) for names in cells.values())
+        print(f"suite {name}: {suite.rounds} rounds of {count} cells, {len(servers)} servers, "
+              f"about {suite.minutes:g} minutes")  # fmt: skip
+
+
 def main() -> int:
     args = parse()
     if args.list:
-        for s in SERVERS:
-            print(f"{s.name:24} {'' if s.default else '(on request) '}{s.command}")
+        listing()
         return 0
     if args.show:
-        return report(json.loads(args.show.read_text()), args)
+        return show(json.loads(args.show.read_text()), args)
     if os.geteuid() != 0:
         sys.exit("bench: mounting needs root")
     if not LOAD.exists():
@@ -306,7 +440,7 @@ def main() -> int:
         data = run(args)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(data, indent=1) + "\n")
-    status = report(data, args)
+    status = show(data, args)
     print(f"\nwritten to {os.path.relpath(args.json)}")
     return status
 

@@ -3,7 +3,7 @@
  * mounted directory for a while and time each call.
  *
  *   load DIR --op OP [--clients N] [--seconds S] [--warmup S] [--block BYTES]
- *        [--pin] [--json]
+ *        [--name FILE] [--pin] [--json]
  *
  * Exit 0 with figures on stdout; 1 when a call failed; 3 when the clients did
  * not come back in time (then the mount is to be aborted by whoever made it: a
@@ -33,8 +33,8 @@
 #define PAGE 4096u
 #define MAX_CLIENTS 256
 #define GRACE_NS 10000000000ull  /* beyond the planned time, then the deadline */
-#define WRITE_WRAP (64ull << 20) /* seqwrite starts over here: disks are small */
-#define DROP_EVERY (16ull << 20) /* seqread gives pages back in such steps */
+#define WRITE_WRAP (64ull << 20) /* a writer starts over after this much */
+#define DROP_EVERY (16ull << 20) /* pages are given back in such steps */
 
 /* Histogram: 64 linear steps in each power of two, so a value is known to
  * within 1/64; reported by the middle of its step, within 0.8 %. */
@@ -73,12 +73,15 @@ struct work {
     uint64_t end;
     uint64_t dropped;
     size_t block;
+    bool direct;
+    const char *fixed; /* --name */
     char *buf;
     char name[32];
 };
 
 struct op {
     const char *name;
+    bool direct;                  /* with O_DIRECT */
     int (*open)(struct work *);   /* once, before the clock runs; may be NULL */
     long (*run)(struct work *);   /* one operation: bytes moved, or -1 */
     void (*close)(struct work *); /* once, afterwards; may be NULL */
@@ -91,6 +94,7 @@ struct options {
     double seconds;
     double warmup;
     size_t block;
+    const char *name;
     bool pin;
     bool json;
 };
@@ -126,6 +130,8 @@ static void random_name(struct work *w)
 {
     unsigned n = (unsigned)(next_random(w) % FILES);
 
+    if (w->fixed)
+        return;
     /* snprintf would cost as much as a tenth of the whole call. */
     w->name[0] = 'f';
     for (int i = 4; i >= 1; i--, n /= 10)
@@ -156,7 +162,8 @@ static long run_missing(struct work *w)
 
 static int open_own_file(struct work *w)
 {
-    snprintf(w->name, sizeof(w->name), "f%04u", w->id * 97 % FILES);
+    if (!w->fixed)
+        snprintf(w->name, sizeof(w->name), "f%04u", w->id * 97 % FILES);
     w->fd = openat(w->dir, w->name, O_RDONLY | O_CLOEXEC);
     return w->fd < 0 ? -1 : 0;
 }
@@ -191,34 +198,41 @@ static void close_fd(struct work *w)
     close(w->fd);
 }
 
-/* Each client reads its own part of `big`, over and over. */
-static int open_big(struct work *w)
+/* Each client works on its own part of `big`, over and over. */
+static int open_big(struct work *w, int flags, uint64_t limit)
 {
     struct stat st;
     uint64_t part;
 
     snprintf(w->name, sizeof(w->name), "big");
-    w->fd = openat(w->dir, w->name, O_RDONLY | O_CLOEXEC);
+    w->fd = openat(w->dir, w->name, flags | O_CLOEXEC | (w->direct ? O_DIRECT : 0));
     if (w->fd < 0 || fstat(w->fd, &st) < 0)
         return -1;
     part = (uint64_t)st.st_size / w->clients / w->block * w->block;
     w->begin = w->pos = w->dropped = part * w->id;
-    w->end = w->begin + part;
+    w->end = w->begin + (part < limit ? part : limit);
     return 0;
 }
 
-static long run_seqread(struct work *w)
+static int open_big_to_read(struct work *w)
 {
-    ssize_t n = pread(w->fd, w->buf, w->block, (off_t)w->pos);
+    return open_big(w, O_RDONLY, UINT64_MAX);
+}
 
+static int open_big_to_write(struct work *w)
+{
+    return open_big(w, O_WRONLY, WRITE_WRAP);
+}
+
+/* Pages are given back so that every byte comes from the server or goes to it, and the memory does not fill. */
+static long advance(struct work *w, ssize_t n)
+{
     if (n <= 0) {
         errno = n < 0 ? errno : ENODATA;
         return -1;
     }
     w->pos += (uint64_t)n;
-    /* Pages are given back so that every byte comes from the server and the
-     * file does not fill the memory. */
-    if (w->pos - w->dropped >= DROP_EVERY || w->pos >= w->end) {
+    if (!w->direct && (w->pos - w->dropped >= DROP_EVERY || w->pos >= w->end)) {
         posix_fadvise(w->fd, (off_t)w->dropped, (off_t)(w->pos - w->dropped), POSIX_FADV_DONTNEED);
         w->dropped = w->pos;
     }
@@ -227,36 +241,21 @@ static long run_seqread(struct work *w)
     return n;
 }
 
-static int open_write(struct work *w)
+static long run_seqread(struct work *w)
 {
-    snprintf(w->name, sizeof(w->name), "load-w%u", w->id);
-    w->fd = openat(w->dir, w->name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    return w->fd < 0 ? -1 : 0;
+    return advance(w, pread(w->fd, w->buf, w->block, (off_t)w->pos));
 }
 
 static long run_seqwrite(struct work *w)
 {
-    ssize_t n = pwrite(w->fd, w->buf, w->block, (off_t)w->pos);
-
-    if (n <= 0)
-        return -1;
-    w->pos += (uint64_t)n;
-    if (w->pos >= WRITE_WRAP)
-        w->pos = 0;
-    return n;
-}
-
-static void close_write(struct work *w)
-{
-    close(w->fd);
-    unlinkat(w->dir, w->name, 0);
+    return advance(w, pwrite(w->fd, w->buf, w->block, (off_t)w->pos));
 }
 
 static long run_create_unlink(struct work *w)
 {
     int fd;
 
-    snprintf(w->name, sizeof(w->name), "load-c%u", w->id);
+    snprintf(w->name, sizeof(w->name), "c%03u", w->id);
     fd = openat(w->dir, w->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 || close(fd) < 0)
         return -1;
@@ -264,13 +263,15 @@ static long run_create_unlink(struct work *w)
 }
 
 static const struct op ops[] = {
-    { "stat", NULL, run_stat, NULL },
-    { "read4k", open_own_file, run_read4k, close_fd },
-    { "lookup-missing", NULL, run_missing, NULL },
-    { "open-read-close", NULL, run_open_read_close, NULL },
-    { "seqread", open_big, run_seqread, close_fd },
-    { "seqwrite", open_write, run_seqwrite, close_write },
-    { "create-unlink", NULL, run_create_unlink, NULL },
+    { "stat", false, NULL, run_stat, NULL },
+    { "read4k", false, open_own_file, run_read4k, close_fd },
+    { "lookup-missing", false, NULL, run_missing, NULL },
+    { "open-read-close", false, NULL, run_open_read_close, NULL },
+    { "seqread", false, open_big_to_read, run_seqread, close_fd },
+    { "seqread-direct", true, open_big_to_read, run_seqread, close_fd },
+    { "seqwrite", false, open_big_to_write, run_seqwrite, close_fd },
+    { "seqwrite-direct", true, open_big_to_write, run_seqwrite, close_fd },
+    { "create-unlink", false, NULL, run_create_unlink, NULL },
 };
 #define OPS (sizeof(ops) / sizeof(ops[0]))
 
@@ -359,7 +360,7 @@ static void pin_to(unsigned id)
 static _Noreturn void client_main(const struct options *o, unsigned id, pid_t parent)
 {
     struct client *c = &shared->client[id];
-    struct work w = { .id = id, .clients = o->clients, .block = o->block };
+    struct work w = { .id = id, .clients = o->clients, .block = o->block, .direct = o->op->direct };
     uint64_t start;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -367,6 +368,9 @@ static _Noreturn void client_main(const struct options *o, unsigned id, pid_t pa
         _exit(1);
     if (o->pin)
         pin_to(id);
+    w.fixed = o->name;
+    if (o->name)
+        snprintf(w.name, sizeof(w.name), "%s", o->name);
     w.rng = 0x9e3779b97f4a7c15ull * (id + 1);
     w.buf = aligned_alloc(PAGE, (o->block + PAGE - 1) / PAGE * PAGE);
     if (!w.buf)
@@ -525,12 +529,13 @@ static int run(const struct options *o)
 static _Noreturn void usage(void)
 {
     fputs("usage: load DIR --op OP [--clients N] [--seconds S] [--warmup S]\n"
-          "            [--block BYTES] [--pin] [--json]\n"
+          "            [--block BYTES] [--name FILE] [--pin] [--json]\n"
           "OP is one of",
           stderr);
     for (size_t i = 0; i < OPS; i++)
         fprintf(stderr, " %s", ops[i].name);
-    fputs("\n--block: size of a call in seqread and seqwrite (default 1 MiB)\n"
+    fputs("\n--block: size of a call in the sequential ones (default 1 MiB)\n"
+          "--name: the file that stat, read4k and open-read-close use (default: any of f0000 to f9999)\n"
           "--pin: bind client i to CPU i, to see what placement does\n",
           stderr);
     exit(2);
@@ -547,12 +552,15 @@ static const struct op *find_op(const char *name)
 
 static void parse(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {
-        { "op", required_argument, NULL, 'o' },      { "clients", required_argument, NULL, 'c' },
-        { "seconds", required_argument, NULL, 's' }, { "warmup", required_argument, NULL, 'w' },
-        { "block", required_argument, NULL, 'b' },   { "pin", no_argument, NULL, 'p' },
-        { "json", no_argument, NULL, 'j' },          { NULL, 0, NULL, 0 }
-    };
+    static const struct option longs[] = { { "op", required_argument, NULL, 'o' },
+                                           { "clients", required_argument, NULL, 'c' },
+                                           { "seconds", required_argument, NULL, 's' },
+                                           { "warmup", required_argument, NULL, 'w' },
+                                           { "block", required_argument, NULL, 'b' },
+                                           { "name", required_argument, NULL, 'n' },
+                                           { "pin", no_argument, NULL, 'p' },
+                                           { "json", no_argument, NULL, 'j' },
+                                           { NULL, 0, NULL, 0 } };
     int c;
 
     *o = (struct options){ .clients = 1, .seconds = 0.5, .warmup = 0.1, .block = 1 << 20 };
@@ -563,6 +571,7 @@ static void parse(int argc, char **argv, struct options *o)
         case 's': o->seconds = atof(optarg); break;
         case 'w': o->warmup = atof(optarg); break;
         case 'b': o->block = (size_t)atol(optarg); break;
+        case 'n': o->name = optarg; break;
         case 'p': o->pin = true; break;
         case 'j': o->json = true; break;
         default: usage();

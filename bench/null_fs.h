@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * null_fs.h - the filesystem `null`, as a responder without an engine answers it: names f0000 to f9999 (64 KiB
- * of zeros each, direct I/O) and `big` (4 GiB, cached), time-outs 0. Keep equal in bench/peers and examples/null.
+ * of zeros each, read-only, direct I/O) and `big` (4 GiB, cached; what is written to it is counted and lost),
+ * time-outs 0. Empty files c000 to c255 may be made and removed; no directory lists them. Keep equal in bench/peers
+ * and examples/null.
  */
 #ifndef NULL_FS_H
 #define NULL_FS_H
@@ -9,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,6 +23,10 @@
 #define BIG_SIZE (4ull << 30)
 #define NODE_FILE0 2u /* f0000; the root is 1 */
 #define NODE_BIG (NODE_FILE0 + FILES)
+#define MADE 256u
+#define NODE_MADE0 (NODE_BIG + 1) /* c000 */
+
+static _Atomic unsigned char made[MADE];
 
 /* What is negotiated: keep equal to what the engine asks for. */
 #define INIT_FLAGS                                                                                      \
@@ -34,30 +41,49 @@ static void fill_attr(struct fuse_attr *a, uint64_t node)
     a->ino = node;
     a->blksize = 4096;
     if (node == FUSE_ROOT_ID) {
-        a->mode = S_IFDIR | 0555;
+        a->mode = S_IFDIR | 0755;
         a->nlink = 2;
         return;
     }
-    a->mode = S_IFREG | 0444;
+    a->mode = S_IFREG | (node < NODE_BIG ? 0444 : 0644);
     a->nlink = 1;
-    a->size = node == NODE_BIG ? BIG_SIZE : FILE_SIZE;
+    a->size = node < NODE_BIG ? FILE_SIZE : node == NODE_BIG ? BIG_SIZE : 0;
     a->blocks = a->size / 512;
+}
+
+/* The number behind the first letter, `digits` long, or -1. */
+static int number_in(const char *name, int digits)
+{
+    int n = 0;
+
+    for (int i = 1; i <= digits; i++) {
+        if (name[i] < '0' || name[i] > '9')
+            return -1;
+        n = n * 10 + (name[i] - '0');
+    }
+    return name[digits + 1] ? -1 : n;
+}
+
+static uint64_t find_made(const char *name)
+{
+    int n = name[0] == 'c' ? number_in(name, 3) : -1;
+
+    return n >= 0 && n < (int)MADE ? NODE_MADE0 + (unsigned)n : 0;
 }
 
 static uint64_t find_name(const char *name)
 {
-    unsigned n = 0;
+    uint64_t node;
+    int n;
 
+    if (name[0] == 'f') {
+        n = number_in(name, 4);
+        return n < 0 ? 0 : NODE_FILE0 + (unsigned)n;
+    }
     if (strcmp(name, "big") == 0)
         return NODE_BIG;
-    if (name[0] != 'f')
-        return 0;
-    for (int i = 1; i <= 4; i++) {
-        if (name[i] < '0' || name[i] > '9')
-            return 0;
-        n = n * 10 + (unsigned)(name[i] - '0');
-    }
-    return name[5] ? 0 : NODE_FILE0 + n;
+    node = find_made(name);
+    return node && made[node - NODE_MADE0] ? node : 0;
 }
 
 static int null_lookup(uint64_t parent, const char *name, void *body)
@@ -86,17 +112,54 @@ static int null_open(uint64_t node, const struct fuse_open_in *in, void *body)
 {
     struct fuse_open_out *out = body;
 
-    if ((in->flags & O_ACCMODE) != O_RDONLY)
+    if ((in->flags & O_ACCMODE) != O_RDONLY && node < NODE_BIG)
         return -EROFS;
     memset(out, 0, sizeof(*out));
     out->open_flags = node == NODE_BIG ? FOPEN_KEEP_CACHE : FOPEN_DIRECT_IO;
     return sizeof(*out);
 }
 
+static int null_create(uint64_t parent, const char *name, void *body)
+{
+    struct fuse_entry_out *out = body;
+    uint64_t node = find_made(name); /* before the answer, which may lie in the same memory */
+
+    if (parent != FUSE_ROOT_ID || node == 0)
+        return -EROFS;
+    if (atomic_exchange(&made[node - NODE_MADE0], 1))
+        return -EEXIST;
+    memset(out, 0, sizeof(*out) + sizeof(struct fuse_open_out));
+    out->nodeid = node;
+    fill_attr(&out->attr, node);
+    ((struct fuse_open_out *)(out + 1))->open_flags = FOPEN_DIRECT_IO;
+    return sizeof(*out) + sizeof(struct fuse_open_out);
+}
+
+static int null_unlink(uint64_t parent, const char *name)
+{
+    uint64_t node = find_made(name);
+
+    if (parent != FUSE_ROOT_ID || node == 0)
+        return -EROFS;
+    return atomic_exchange(&made[node - NODE_MADE0], 0) ? 0 : -ENOENT;
+}
+
+static int null_write(uint64_t node, const struct fuse_write_in *in, void *body)
+{
+    struct fuse_write_out *out = body;
+    uint32_t size = in->size;
+
+    if (node != NODE_BIG)
+        return -EROFS;
+    memset(out, 0, sizeof(*out));
+    out->size = size;
+    return sizeof(*out);
+}
+
 /* Length of the answer: whoever sends it sees to the zeros. */
 static int null_read(uint64_t node, const struct fuse_read_in *in)
 {
-    uint64_t size = node == NODE_BIG ? BIG_SIZE : FILE_SIZE;
+    uint64_t size = node < NODE_BIG ? FILE_SIZE : node == NODE_BIG ? BIG_SIZE : 0;
 
     if (in->offset >= size)
         return 0;
@@ -149,8 +212,8 @@ static int null_statfs(void *body)
 }
 
 /*
- * The body of the answer at `body`, its length returned, or -errno. args: the fixed structure; name: what LOOKUP
- * asks for. Everything else (FLUSH, ACCESS, OPENDIR, xattrs) is told once that it does not exist, and not asked
+ * The body of the answer at `body`, its length returned, or -errno. args: the fixed structure; name: what LOOKUP,
+ * CREATE and UNLINK mean. Everything else (FLUSH, ACCESS, OPENDIR, xattrs) is told once that it does not exist, and not asked
  * again.
  */
 static int null_answer(uint32_t opcode, uint64_t node, const void *args, const char *name, void *body)
@@ -159,7 +222,10 @@ static int null_answer(uint32_t opcode, uint64_t node, const void *args, const c
     case FUSE_LOOKUP: return null_lookup(node, name, body);
     case FUSE_GETATTR: return null_getattr(node, body);
     case FUSE_READ: return null_read(node, args);
+    case FUSE_WRITE: return null_write(node, args, body);
     case FUSE_OPEN: return null_open(node, args, body);
+    case FUSE_CREATE: return null_create(node, name, body);
+    case FUSE_UNLINK: return null_unlink(node, name);
     case FUSE_RELEASE: return 0;
     case FUSE_READDIR: return null_readdir(args, body);
     case FUSE_STATFS: return null_statfs(body);

@@ -76,10 +76,11 @@ static void reply(struct reader *r, const struct fuse_in_header *h, int rc)
 static void serve(struct reader *r, const struct fuse_in_header *h)
 {
     void *body = r->out + sizeof(struct fuse_out_header);
+    const char *name = (const char *)(h + 1) + (h->opcode == FUSE_CREATE ? sizeof(struct fuse_create_in) : 0);
 
     if (h->opcode == FUSE_FORGET || h->opcode == FUSE_BATCH_FORGET || h->opcode == FUSE_INTERRUPT)
         return; /* every answer is on its way already */
-    reply(r, h, null_answer(h->opcode, h->nodeid, h + 1, (const char *)(h + 1), body));
+    reply(r, h, null_answer(h->opcode, h->nodeid, h + 1, name, body));
 }
 
 static void *reader_main(void *arg)

@@ -6,24 +6,16 @@ that a table can be printed again from the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import fnmatch
+from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
+from requirements import REQUIREMENTS, Requirement
 from servers import REQUESTS
 
 Data = dict[str, Any]
 Cell = dict[str, Any]
-
-# (our family, whom it is held against, where, at least)
-PEERS_OF = {
-    "manifuse-python": ("mfusepy", "pyfuse3"),
-    "manifuse-go": ("go-fuse",),
-}
-PYTHON_MINIMUM = {1: 1.3, 8: 1.0}
-GO_MINIMUM = 1.3
-C_MINIMUM = 0.95
-REQUIRED_OPS = ("stat", "read4k")
 
 
 def summarize(server: str, op: str, clients: int, samples: list[Data], limit: float) -> Cell:
@@ -31,6 +23,7 @@ def summarize(server: str, op: str, clients: int, samples: list[Data], limit: fl
     total = sum(s["ops_total"] for s in samples)
     moved = sum(s["bytes_total"] for s in samples)
     cpu = sum(s["server_cpu_s"] for s in samples)
+    both = cpu + sum(s["clients_cpu_s"] for s in samples)
 
     def middle(key: str) -> float:
         return float(median(s[key] for s in samples))
@@ -49,6 +42,7 @@ def summarize(server: str, op: str, clients: int, samples: list[Data], limit: fl
         "max_us": max(s["max_us"] for s in samples),
         "server_cpu_s_per_million_ops": cpu / total * 1e6 if total else 0.0,
         "server_cpu_s_per_gib": cpu / moved * 2**30 if moved else None,
+        "all_cpu_s_per_million_ops": both / total * 1e6 if total else 0.0,
         "rss_mib": max(s["rss_mib"] for s in samples),
         "threads": max(s["threads"] for s in samples),
         "others": middle("others"),
@@ -64,8 +58,14 @@ class Table:
         self.ops: list[str] = data["config"]["ops"]
         self.clients: list[int] = data["config"]["clients"]
 
-    def family(self, *names: str) -> list[Data]:
-        return [s for s in self.servers if s["family"] in names]
+    def rows(self, patterns: Iterable[str], session: str) -> list[Data]:
+        """Rows by the names that they have in a session of their own."""
+        found = []
+        for s in self.servers:
+            name = s["name"].partition("@")[0]
+            if s["session"] == session and any(fnmatch.fnmatchcase(name, p) for p in patterns):
+                found.append(s)
+        return found
 
     def best(self, servers: Iterable[Data], op: str, clients: int) -> Cell | None:
         found = [self.cells.get((s["name"], op, clients)) for s in servers]
@@ -79,145 +79,167 @@ def paired_ratio(ours: Cell, theirs: Cell) -> float:
     return float(median(a / b for a, b in pairs if b))
 
 
-def compare(ours: Cell, theirs: Cell, minimum: float | None) -> Data:
+def compare(t: Table, r: Requirement, op: str, clients: int) -> Data | None:
+    minimum = r.at(clients)
+    ours = t.best(t.rows(r.ours, r.session), op, clients)
+    theirs = t.best(t.rows(r.theirs, r.session), op, clients)
+    if minimum is None or not ours or not theirs:
+        return None
     ratio = paired_ratio(ours, theirs)
-    return {
-        "op": ours["op"],
-        "clients": ours["clients"],
+    found: Data = {
+        "about": r.about,
+        "transport": r.transport,
+        "session": r.session,
+        "op": op,
+        "clients": clients,
         "ours": ours["server"],
         "theirs": theirs["server"],
         "ratio": ratio,
         "minimum": minimum,
-        "holds": None if minimum is None else ratio >= minimum,
+        "missed_by": max(0.0, minimum - ratio),
+        "holds": ratio >= minimum,
     }
-
-
-def compare_c(t: Table, op: str, clients: int) -> list[Data]:
-    """Against the responder with the same readers in the same places; what has
-    no such counterpart (the defaults) against the fastest responder."""
-    found = []
-    for s in t.family("manifuse-c"):
-        ours = t.cells.get((s["name"], op, clients))
-        same = [r for r in t.family("responder") if r["layout"] == s["layout"]]
-        theirs = t.best(same or t.family("responder"), op, clients)
-        if ours and theirs:
-            found.append(compare(ours, theirs, C_MINIMUM))
-    return found
-
-
-def compare_best(t: Table, family: str, minimum: Callable[[int], float | None], op: str, clients: int) -> list[Data]:
-    """The best of our modes against the best of the peers' modes, and how our
-    defaults do."""
-    theirs = t.best(t.family(*PEERS_OF[family]), op, clients)
-    ours = t.best(t.family(family), op, clients)
-    if not ours or not theirs:
-        return []
-    need = minimum(clients) if op in REQUIRED_OPS else None
-    found = [compare(ours, theirs, need)]
-    auto = [s for s in t.family(family) if s["layout"] == "auto"]
-    default = t.best(auto, op, clients)
-    if default and default is not ours:
-        found.append(compare(default, theirs, None))
+    if r.cheaper:
+        ours_cost, theirs_cost = ours["server_cpu_s_per_gib"], theirs["server_cpu_s_per_gib"]
+        found["cost_ratio"] = ours_cost / theirs_cost if theirs_cost else None
+        found["holds"] = found["holds"] and (found["cost_ratio"] is None or found["cost_ratio"] <= 1.0)
     return found
 
 
 def comparisons(data: Data) -> list[Data]:
     t = Table(data)
-    found: list[Data] = []
-    for op in t.ops:
-        for n in t.clients:
-            found += compare_c(t, op, n)
-            found += compare_best(t, "manifuse-python", PYTHON_MINIMUM.get, op, n)
-            found += compare_best(t, "manifuse-go", lambda _: GO_MINIMUM, op, n)
+    found = []
+    for r in REQUIREMENTS:
+        for op in t.ops:
+            if op in r.ops:
+                found += [c for c in (compare(t, r, op, n) for n in t.clients) if c]
     return found
 
 
 # ---- as text ----
 
 
-def cell_text(c: Cell | None) -> str:
+def is_stream(op: str) -> bool:
+    return op.startswith("seq")
+
+
+def rate_text(c: Cell, op: str) -> str:
+    return f"{c['bytes_per_s'] / 2**20:,.0f}" if is_stream(op) else f"{c['ops_per_s']:,.0f}"
+
+
+def microseconds(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def latency_text(c: Cell) -> str:
+    return "/".join(microseconds(c[k]) for k in ("p50_us", "p99_us", "p999_us"))
+
+
+def cost(c: Cell, op: str) -> float | None:
+    value = c["server_cpu_s_per_gib"] if is_stream(op) else c["server_cpu_s_per_million_ops"]
+    return None if value is None else float(value)
+
+
+def cost_text(c: Cell | None, op: str) -> str:
+    value = cost(c, op) if c else None
+    return "-" if value is None else f"{value:.2f}" if is_stream(op) else f"{value:.1f}"
+
+
+def cell_text(c: Cell | None, op: str) -> str:
     if not c:
-        return f"{'-':>9} {'':>8} {'':>8}"
-    return f"{c['ops_per_s']:>9,.0f} {c['p50_us']:>8.1f} {c['p99_us']:>8.1f}"
+        return f"{'-':>9} {'':>17}"
+    return f"{rate_text(c, op):>9} {latency_text(c):>17}"
 
 
 def op_table(t: Table, op: str) -> list[str]:
+    clients = [n for n in t.clients if any((s["name"], op, n) in t.cells for s in t.servers)]
     wide = max(len(s["name"]) for s in t.servers)
-    unit = "cpu s/GiB" if op.startswith("seq") else "cpu s/M"
-    key = "server_cpu_s_per_gib" if op.startswith("seq") else "server_cpu_s_per_million_ops"
-    head = " ".join(f"{f'{n} client' + ('s' if n > 1 else ''):^27}" for n in t.clients)
-    cols = " ".join(f"{'ops/s':>9} {'p50 us':>8} {'p99 us':>8}" for _ in t.clients)
-    cpu = " ".join(f"{n:>5}" for n in t.clients)
+    unit = "cpu s/GiB" if is_stream(op) else "cpu s/million"
+    head = " ".join(f"{f'{n} client' + ('s' if n > 1 else ''):^27}" for n in clients)
+    rate = "MiB/s" if is_stream(op) else "ops/s"
+    cols = " ".join(f"{rate:>9} {'p50/p99/p99.9 us':>17}" for _ in clients)
+    cpu = " ".join(f"{n:>6}" for n in clients)
     lines = [
         f"{op}: {REQUESTS[op]}",
-        f"{'':{wide}} {head} {'server ' + unit + ', clients':^{6 * len(t.clients)}} {'MiB':>5}",
-        f"{'':{wide}} {cols} {cpu} {'rss':>5}",
+        f"{'':{wide}} {head} {'server ' + unit + ', clients':^{7 * len(clients)}} {'rss':>5}",
+        f"{'':{wide}} {cols} {cpu} {'MiB':>5} threads",
     ]
     for s in t.servers:
-        row = [t.cells.get((s["name"], op, n)) for n in t.clients]
+        row = [t.cells.get((s["name"], op, n)) for n in clients]
         if not any(row):
             continue
-        costs = " ".join(f"{c[key]:>5.1f}" if c and c[key] is not None else "    -" for c in row)
+        costs = " ".join(f"{cost_text(c, op):>6}" for c in row)
         rss = max(c["rss_mib"] for c in row if c)
-        text = " ".join(cell_text(c) for c in row)
-        lines.append(f"{s['name']:{wide}} {text} {costs} {rss:>5.0f}")
+        threads = max(c["threads"] for c in row if c)
+        text = " ".join(cell_text(c, op) for c in row)
+        lines.append(f"{s['name']:{wide}} {text} {costs} {rss:>5.0f} {threads:>7}")
     return lines
 
 
-def ratio_table(found: list[Data]) -> list[str]:
+def verdict(c: Data) -> str:
+    parts = []
+    if c["ratio"] < c["minimum"]:
+        parts.append(f"MISSED by {c['missed_by']:.2f}")
+    if c.get("cost_ratio") is not None and c["cost_ratio"] > 1.0:
+        parts.append(f"MISSED: {c['cost_ratio']:.2f} times their CPU per GiB")
+    return "; ".join(parts) or "holds"
+
+
+def requirement_table(found: list[Data]) -> list[str]:
     if not found:
-        return ["Ratios: no manifuse server was measured."]
-    lines = ["Ratios (medians of the rounds' ratios)"]
+        return ["Requirements: nothing that they speak of was measured."]
+    held = sum(c["holds"] for c in found)
+    lines = [f"Requirements: {held} of {len(found)} hold (medians of the rounds' ratios)"]
+    about = None
     for c in found:
-        verdict = ""
-        if c["minimum"] is not None:
-            word = "holds" if c["holds"] else f"MISSED by {c['minimum'] - c['ratio']:.2f}"
-            verdict = f"  required {c['minimum']:.2f}: {word}"
+        if (c["about"], c["transport"]) != about:
+            about = c["about"], c["transport"]
+            lines.append(f"  {c['about']} ({c['transport']})")
         who = f"{c['ours']} / {c['theirs']}"
-        lines.append(f"  {c['op']:<16} {c['clients']:>2}  {who:<38} {c['ratio']:>6.2f}{verdict}")
+        lines.append(f"    {c['op']:<16} {c['clients']:>2}  {who:<50} {c['ratio']:>6.2f}  of {c['minimum']:.2f}: "
+                     f"{verdict(c)}")  # fmt: skip
     return lines
+
+
+def server_text(s: Data) -> str:
+    text = s["skipped"] and f"skipped: {s['skipped']}"
+    cannot = s["cannot"] and f"does not take {', '.join(s['cannot'])}"
+    text = text or "; ".join(filter(None, (s["placement"], s["note"], cannot, s["failed"])))
+    if s["ended"] not in (None, "clean"):
+        text += f"; did not end cleanly: {s['ended']}"
+    return str(text)
 
 
 def server_table(servers: list[Data]) -> list[str]:
     wide = max(len(s["name"]) for s in servers)
     lines = ["Servers"]
-    for s in servers:
-        text = s["skipped"] and f"skipped: {s['skipped']}"
-        text = text or "; ".join(filter(None, (s["placement"], s["note"], s["failed"])))
-        if s["ended"] not in (None, "clean"):
-            text += f"; did not end cleanly: {s['ended']}"
-        lines.append(f"  {s['name']:<{wide}}  {text}")
+    return lines + [f"  {s['name']:<{wide}}  {s['transport']:<6} {server_text(s)}" for s in servers]
+
+
+def circumstances(data: Data) -> list[str]:
+    """Where and how it was measured, one sentence each."""
+    m, c = data["machine"], data["config"]
+    samples = sum(x["rounds"] for x in data["cells"])
+    spoilt = sum(x["spoilt"] for x in data["cells"])
+    lines = [
+        f"Linux {m['kernel']}, {m['cpus']} CPUs ({m['model']}), clocksource {m['clocksource']}, "
+        f"autogroup {m['autogroup']}, load average {m['load']:.2f}, {m['date']}",
+        f"{c['rounds']} rounds of {c['seconds']:g} s for each cell, interleaved; medians; "
+        "each server in a session of its own, but those marked @shared; clients unpinned",
+        f"samples in which others took more than {c['others']:.0%} of the CPUs, after up to "
+        f"{c['retries']} retries: {spoilt} of {samples}",
+    ]
+    if spoilt * 4 > samples:
+        lines.append("TOO BUSY A MACHINE: these figures say little")
+    if data.get("interrupted"):
+        lines.append("INTERRUPTED: some cells have fewer rounds")
     return lines
 
 
 def render(data: Data) -> str:
     t = Table(data)
-    m, c = data["machine"], data["config"]
-    where = (
-        f"Linux {m['kernel']}, {m['cpus']} CPUs ({m['model']}), clocksource {m['clocksource']}, "
-        f"autogroup {m['autogroup']}, load average {m['load']:.2f}"
-    )
-    how = (
-        f"{c['rounds']} rounds of {c['seconds']:g} s, interleaved; medians; "
-        "each server in a session of its own; clients unpinned"
-    )
-    samples = sum(x["rounds"] for x in data["cells"])
-    spoilt = sum(x["spoilt"] for x in data["cells"])
-    noise = (
-        f"samples in which others took more than {c['others']:.0%} of the CPUs, after "
-        f"{c['retries']} retries: {spoilt} of {samples}"
-    )
-    lines = [
-        where,
-        how,
-        noise,
-        *(["TOO BUSY A MACHINE: these figures say little"] if spoilt * 4 > samples else []),
-        *(["INTERRUPTED: some cells have fewer rounds"] if data.get("interrupted") else []),
-        "",
-        *server_table(t.servers),
-        "",
-    ]
+    lines = [*circumstances(data), "", *server_table(t.servers), ""]
     for op in t.ops:
         lines += [*op_table(t, op), ""]
-    lines += ratio_table(data["comparisons"])
+    lines += requirement_table(data["comparisons"])
     return "\n".join(lines)

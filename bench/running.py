@@ -1,7 +1,8 @@
 """Servers as processes with mounts, started and ended without a trace.
 
-The rules: a server runs in a session of its own, like a daemon; nothing here
-touches a mount except in a child process with a time limit; a mount that does
+The rules: a server runs in a session of its own, like a daemon, unless its row
+says otherwise; nothing here touches a mount except in a child process with a
+time limit; a mount that does
 not go away is aborted through fusectl and detached; only processes that were
 started here are signalled.
 """
@@ -17,7 +18,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,9 @@ from typing import Any
 from servers import CPUS, Server
 
 FUSECTL = Path("/sys/fs/fuse/connections")
+ENABLE_URING = Path("/sys/module/fuse/parameters/enable_uring")
 PR_SET_PDEATHSIG = 1
+CPUCLOCK_SCHED = 2  # what clock_getcpuclockid() makes of a process: nanoseconds, ended threads included
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -40,6 +45,27 @@ for name, size in ("f0000", 65536), ("f9999", 65536), ("big", 4 << 30):
 assert not os.path.exists(f"{d}/f10000"), "f10000 exists"
 with open(f"{d}/f0000", "rb") as f:
     assert f.read() == bytes(65536), "f0000 has wrong content"
+"""
+
+
+# Puts a value back when its standard input ends: also when the driver is killed outright.
+GUARD = 'cat >/dev/null; echo "$1" >"$2"'
+
+# In a child: may be written to what is written to in the benchmark?
+TRY_WRITING = """
+import os, sys
+d = sys.argv[1]
+for op, path, flags in ("seqwrite", "big", os.O_WRONLY), ("create-unlink", "c255", os.O_WRONLY | os.O_CREAT):
+    try:
+        fd = os.open(f"{d}/{path}", flags, 0o600)
+        if op == "seqwrite":
+            assert os.pwrite(fd, bytes(4096), 0) == 4096
+        os.close(fd)
+        if op == "create-unlink":
+            os.unlink(f"{d}/{path}")
+        print(op)
+    except (OSError, AssertionError):
+        pass
 """
 
 
@@ -97,6 +123,43 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def in_group_of_its_own() -> None:
+    """Not hit by the driver's ^C, and yet of its session."""
+    os.setpgid(0, 0)
+    die_with_parent()
+
+
+def why_no_ring() -> str | None:
+    if not ENABLE_URING.exists():
+        return "the kernel has no fuse-over-io_uring"
+    if not os.access(ENABLE_URING, os.W_OK):
+        return f"{ENABLE_URING} cannot be written"
+    return None
+
+
+@contextmanager
+def ring_allowed(wanted: bool) -> Iterator[None]:
+    """Only what is mounted within gets a ring. The parameter is the whole
+    machine's, so it goes back as soon as the mount stands."""
+    old = ENABLE_URING.read_text().strip() if wanted else "Y"
+    if old == "Y":
+        yield
+        return
+    guard = subprocess.Popen(
+        ["sh", "-c", GUARD, "sh", old, os.fspath(ENABLE_URING)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        ENABLE_URING.write_text("Y")
+        yield
+    finally:
+        ENABLE_URING.write_text(old)
+        assert guard.stdin
+        guard.stdin.close()
+        guard.wait(5)
+
+
 @dataclass
 class Usage:
     cpu_s: float
@@ -140,6 +203,8 @@ class Running:
         self.path = root / server.name
         self.path.mkdir(parents=True, exist_ok=True)
         self.log = root.parent / f"{server.name}.log"
+        self.writes: tuple[str, ...] = ()
+        own = server.session == "own"
         self.argv = server.argv(os.fspath(self.path))
         self.mount: Mount | None = None
         with self.log.open("wb") as out:
@@ -148,8 +213,8 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509,RUF100  (no threads here)
+                start_new_session=own,
+                preexec_fn=die_with_parent if own else in_group_of_its_own,  # noqa: PLW1509,RUF100  (no threads here)
             )
 
     def last_words(self) -> str:
@@ -168,44 +233,89 @@ class Running:
             time.sleep(0.02)
         else:
             raise ServerError(f"did not mount within {limit:g} s: {self.last_words()}")
-        self.check()
 
-    def check(self) -> None:
-        """Is it the filesystem that all the others serve?"""
+    def ask(self, script: str) -> tuple[int, str, str]:
+        """Run a Python script that may hang on the mount."""
         child = subprocess.Popen(
-            [sys.executable, "-c", CHECK, os.fspath(self.path)],
-            stdout=subprocess.DEVNULL,
+            [sys.executable, "-c", script, os.fspath(self.path)],
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         try:
-            _, err = child.communicate(timeout=15)
+            out, err = child.communicate(timeout=15)
         except subprocess.TimeoutExpired:
             child.kill()
             raise ServerError("does not answer") from None
-        if child.returncode:
+        return child.returncode, out, err
+
+    def first_answer(self) -> None:
+        """The handshake is over, and whether there is a ring is decided."""
+        status, _, err = self.ask("import os, sys; os.stat(sys.argv[1] + '/.')")
+        if status:
+            raise ServerError(f"fails: {err.strip().splitlines()[-1]}")
+
+    def check(self) -> None:
+        """Is it the filesystem that all the others serve?"""
+        status, _, err = self.ask(CHECK)
+        if status:
             raise ServerError(f"does not serve `null`: {err.strip().splitlines()[-1]}")
+        self.writes = tuple(self.ask(TRY_WRITING)[1].split())
+        if self.server.transport == "ring" and not self.rings():
+            raise ServerError("serves, but over the device: it has no ring")
+
+    def can(self, op: str) -> bool:
+        return not op.startswith(("seqwrite", "create")) or op.removesuffix("-direct") in self.writes
+
+    def rings(self) -> int:
+        count = 0
+        for fd in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            try:
+                count += "io_uring" in os.readlink(fd)
+            except OSError:
+                continue
+        return count
 
     def usage(self) -> Usage:
         # Behind the name, which may hold anything: state is field 3.
         text = Path(f"/proc/{self.process.pid}/stat").read_text()
         f = text.rpartition(")")[2].split()
-        return Usage((int(f[11]) + int(f[12])) / TICK, int(f[21]) * PAGE / 2**20, int(f[17]))
+        cpu_s = time.clock_gettime((~self.process.pid << 3) | CPUCLOCK_SCHED)
+        return Usage(cpu_s, int(f[21]) * PAGE / 2**20, int(f[17]))
 
     def placement(self) -> str:
-        """How many threads there are, and which CPUs they are bound to."""
-        bound = []
-        threads = 0
+        """How many threads there are, which CPUs they are bound to, and how they
+        stand in the scheduler."""
+        bound: Counter[int] = Counter()
+        threads = idle = 0
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             try:
                 cpus = os.sched_getaffinity(int(task.name))
+                idle += os.sched_getscheduler(int(task.name)) & ~os.SCHED_RESET_ON_FORK == os.SCHED_IDLE
             except ProcessLookupError:
                 continue
             threads += 1
             if len(cpus) == 1:
-                bound.append(str(next(iter(cpus))))
-        pinned = f"{len(bound)} pinned to CPU {','.join(sorted(bound))}" if bound else "none pinned"
-        return f"{threads} threads, {pinned}"
+                bound[next(iter(cpus))] += 1
+        parts = [f"{threads} threads"]
+        parts.append("pinned: " + ", ".join(f"{n} to CPU {cpu}" for cpu, n in sorted(bound.items())) if bound
+                     else "none pinned")  # fmt: skip
+        if idle:
+            parts.append(f"{idle} in SCHED_IDLE")
+        nice = self.group_nice()
+        if nice:
+            parts.append(f"session at nice {nice}")
+        rings = self.rings()
+        if rings:
+            parts.append(f"{rings} rings")
+        return ", ".join(parts)
+
+    def group_nice(self) -> int:
+        try:
+            text = Path(f"/proc/{self.process.pid}/autogroup").read_text()
+        except OSError:
+            return 0
+        return int(text.rpartition("nice")[2] or 0)
 
     def measure(self, op: str, clients: int, seconds: float, warmup: float) -> dict[str, Any]:
         argv = [self.load, os.fspath(self.path), "--op", op, "--clients", str(clients),
@@ -226,6 +336,7 @@ class Running:
         result: dict[str, Any] = json.loads(out)
         result["server_cpu_s"] = after.cpu_s - before.cpu_s
         result["others"] = machine.others_since(after.cpu_s - before.cpu_s)
+        result["clients_cpu_s"] = Machine.now().clients_s - machine.clients_s
         result["rss_mib"] = after.rss_mib
         result["threads"] = after.threads
         return result

@@ -2,10 +2,11 @@
  * The filesystem `null` on libfuse's low-level API, the fastest that libfuse
  * offers.
  *
- *   libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s]
+ *   libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s] [-o OPTION]
  *
  * -s: one thread, without the thread pool. Otherwise libfuse's pool of at most
  * N threads (default 10, libfuse's own default), which it starts on demand.
+ * -o: an option for libfuse itself, such as newer versions' io_uring.
  *
  * Unlike bench/responder.c: libfuse 3.14 speaks protocol 7.31, so it neither
  * asks for INIT_EXT nor needs to; and the receive buffer is sized by it.
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,16 +28,20 @@
 #define BIG_SIZE (4ull << 30)
 #define NODE_FILE0 2u
 #define NODE_BIG (NODE_FILE0 + FILES)
+#define MADE 256u
+#define NODE_MADE0 (NODE_BIG + 1) /* c000 */
 #define MAX_WRITE (1u << 20)
 
 struct options {
     const char *mountpoint;
+    const char *mount_options;
     unsigned readers;
     bool clone;
     bool single;
 };
 
 static char zeros[MAX_WRITE];
+static _Atomic unsigned char made[MADE];
 
 static void fill_stat(struct stat *st, fuse_ino_t node)
 {
@@ -43,38 +49,59 @@ static void fill_stat(struct stat *st, fuse_ino_t node)
     st->st_ino = node;
     st->st_blksize = 4096;
     if (node == FUSE_ROOT_ID) {
-        st->st_mode = S_IFDIR | 0555;
+        st->st_mode = S_IFDIR | 0755;
         st->st_nlink = 2;
         return;
     }
-    st->st_mode = S_IFREG | 0444;
+    st->st_mode = S_IFREG | (node < NODE_BIG ? 0444 : 0644);
     st->st_nlink = 1;
-    st->st_size = node == NODE_BIG ? (off_t)BIG_SIZE : (off_t)FILE_SIZE;
+    st->st_size = node < NODE_BIG ? (off_t)FILE_SIZE : node == NODE_BIG ? (off_t)BIG_SIZE : 0;
     st->st_blocks = st->st_size / 512;
+}
+
+/* The number behind the first letter, `digits` long, or -1. */
+static int number_in(const char *name, int digits)
+{
+    int n = 0;
+
+    for (int i = 1; i <= digits; i++) {
+        if (name[i] < '0' || name[i] > '9')
+            return -1;
+        n = n * 10 + (name[i] - '0');
+    }
+    return name[digits + 1] ? -1 : n;
+}
+
+static fuse_ino_t find_made(const char *name)
+{
+    int n = name[0] == 'c' ? number_in(name, 3) : -1;
+
+    return n >= 0 && n < (int)MADE ? NODE_MADE0 + (fuse_ino_t)n : 0;
 }
 
 static fuse_ino_t find_name(const char *name)
 {
-    unsigned n = 0;
+    fuse_ino_t node;
+    int n;
 
+    if (name[0] == 'f') {
+        n = number_in(name, 4);
+        return n < 0 ? 0 : NODE_FILE0 + (fuse_ino_t)n;
+    }
     if (strcmp(name, "big") == 0)
         return NODE_BIG;
-    if (name[0] != 'f')
-        return 0;
-    for (int i = 1; i <= 4; i++) {
-        if (name[i] < '0' || name[i] > '9')
-            return 0;
-        n = n * 10 + (unsigned)(name[i] - '0');
-    }
-    return name[5] ? 0 : NODE_FILE0 + n;
+    node = find_made(name);
+    return node && made[node - NODE_MADE0] ? node : 0;
 }
 
 static void null_init(void *user, struct fuse_conn_info *conn)
 {
+    unsigned ring = conn->want & 1u << 31; /* newer versions' io_uring, if -o asked for it */
+
     (void)user;
     conn->max_write = MAX_WRITE;
-    conn->want = conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_AUTO_INVAL_DATA |
-                                  FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_DIO);
+    conn->want = ring | (conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_AUTO_INVAL_DATA |
+                                          FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_DIO));
 }
 
 static void null_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -100,7 +127,7 @@ static void null_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 
 static void null_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+    if ((fi->flags & O_ACCMODE) != O_RDONLY && ino < NODE_BIG) {
         fuse_reply_err(req, EROFS);
         return;
     }
@@ -113,7 +140,7 @@ static void null_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static void null_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    off_t end = ino == NODE_BIG ? (off_t)BIG_SIZE : (off_t)FILE_SIZE;
+    off_t end = ino < NODE_BIG ? (off_t)FILE_SIZE : ino == NODE_BIG ? (off_t)BIG_SIZE : 0;
 
     (void)fi;
     if (off >= end)
@@ -121,6 +148,42 @@ static void null_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, st
     else if ((off_t)size > end - off)
         size = (size_t)(end - off);
     fuse_reply_buf(req, zeros, size < MAX_WRITE ? size : MAX_WRITE);
+}
+
+static void null_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+                       struct fuse_file_info *fi)
+{
+    (void)buf, (void)off, (void)fi;
+    if (ino == NODE_BIG)
+        fuse_reply_write(req, size);
+    else
+        fuse_reply_err(req, EROFS);
+}
+
+static void null_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+    struct fuse_entry_param e = { .ino = find_made(name) };
+
+    (void)mode;
+    if (parent != FUSE_ROOT_ID || e.ino == 0) {
+        fuse_reply_err(req, EROFS);
+    } else if (atomic_exchange(&made[e.ino - NODE_MADE0], 1)) {
+        fuse_reply_err(req, EEXIST);
+    } else {
+        fill_stat(&e.attr, e.ino);
+        fi->direct_io = 1;
+        fuse_reply_create(req, &e, fi);
+    }
+}
+
+static void null_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    fuse_ino_t node = find_made(name);
+
+    if (parent != FUSE_ROOT_ID || node == 0)
+        fuse_reply_err(req, EROFS);
+    else
+        fuse_reply_err(req, atomic_exchange(&made[node - NODE_MADE0], 0) ? 0 : ENOENT);
 }
 
 /* libfuse answers what has no handler here with ENOSYS, except opendir, which
@@ -168,6 +231,9 @@ static const struct fuse_lowlevel_ops null_ops = {
     .getattr = null_getattr,
     .open = null_open,
     .read = null_read,
+    .write = null_write,
+    .create = null_create,
+    .unlink = null_unlink,
     .opendir = null_opendir,
     .readdir = null_readdir,
 };
@@ -199,13 +265,15 @@ static void parse(int argc, char **argv, struct options *o)
             o->readers = (unsigned)atoi(argv[++i]);
         else if (strcmp(argv[i], "--clone") == 0 && i + 1 < argc)
             o->clone = strcmp(argv[++i], "require") == 0;
+        else if (strcmp(argv[i], "-o") == 0 && i + 1 < argc)
+            o->mount_options = argv[++i];
         else if (argv[i][0] != '-' && !o->mountpoint)
             o->mountpoint = argv[i];
         else
             o->mountpoint = NULL, i = argc;
     }
     if (!o->mountpoint) {
-        fputs("usage: libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s]\n", stderr);
+        fputs("usage: libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s] [-o OPTION]\n", stderr);
         exit(2);
     }
 }
@@ -219,6 +287,8 @@ int main(int argc, char **argv)
 
     parse(argc, argv, &o);
     if (fuse_opt_add_arg(&args, argv[0]) < 0 || fuse_opt_add_arg(&args, "-oallow_other") < 0)
+        return 1;
+    if (o.mount_options && (fuse_opt_add_arg(&args, "-o") < 0 || fuse_opt_add_arg(&args, o.mount_options) < 0))
         return 1;
     se = fuse_session_new(&args, &null_ops, sizeof(null_ops), NULL);
     fuse_opt_free_args(&args);

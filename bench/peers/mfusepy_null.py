@@ -27,9 +27,11 @@ BIG_SIZE = 4 << 30
 MAX_WRITE = 1 << 20
 ENDED_BY_SIGNAL = 8  # what libfuse's main function returns after a signal
 
-ROOT = {"st_mode": stat.S_IFDIR | 0o555, "st_nlink": 2}
+ROOT = {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
 FILE = {"st_mode": stat.S_IFREG | 0o444, "st_nlink": 1, "st_size": FILE_SIZE}
-BIG = {"st_mode": stat.S_IFREG | 0o444, "st_nlink": 1, "st_size": BIG_SIZE}
+BIG = {"st_mode": stat.S_IFREG | 0o644, "st_nlink": 1, "st_size": BIG_SIZE}
+MADE = {"st_mode": stat.S_IFREG | 0o644, "st_nlink": 1, "st_size": 0}
+MAY_BE_MADE = frozenset(f"/c{i:03}" for i in range(256))
 
 
 @functools.lru_cache(maxsize=64)
@@ -42,6 +44,9 @@ class Null(mfusepy.Operations):
 
     use_ns = True
 
+    def __init__(self) -> None:
+        self.made: set[str] = set()
+
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
         if conn_info is not None:
             conn_info.max_write = MAX_WRITE
@@ -53,10 +58,12 @@ class Null(mfusepy.Operations):
             return ROOT
         if path == "/big":
             return BIG
+        if path in self.made:
+            return MADE
         raise mfusepy.FuseOSError(errno.ENOENT)
 
     def open(self, path: str, fi: Any) -> int:
-        if fi.flags & os.O_ACCMODE != os.O_RDONLY:
+        if fi.flags & os.O_ACCMODE != os.O_RDONLY and path[1] == "f":
             raise mfusepy.FuseOSError(errno.EROFS)
         if path == "/big":
             fi.keep_cache = 1
@@ -68,6 +75,22 @@ class Null(mfusepy.Operations):
     def read(self, path: str, size: int, offset: int, fi: Any) -> bytes:
         end = BIG_SIZE if fi.fh else FILE_SIZE
         return zeros(max(0, min(size, end - offset)))
+
+    def write(self, path: str, data: bytes, offset: int, fi: Any) -> int:
+        return len(data)
+
+    def create(self, path: str, mode: int, fi: Any) -> int:
+        if path not in MAY_BE_MADE:
+            raise mfusepy.FuseOSError(errno.EROFS)
+        self.made.add(path)
+        fi.direct_io = 1
+        return 0
+
+    def unlink(self, path: str) -> int:
+        if path not in self.made:
+            raise mfusepy.FuseOSError(errno.ENOENT if path in MAY_BE_MADE else errno.EROFS)
+        self.made.remove(path)
+        return 0
 
     def readdir(self, path: str, fh: Any) -> list[str]:
         return [".", "..", *(f"f{i:04}" for i in range(FILES)), "big"]
@@ -86,6 +109,7 @@ def main() -> int:
             foreground=True,
             nothreads=args.nothreads,
             allow_other=True,
+            hard_remove=True,  # else unlink of a file whose RELEASE is on its way becomes a rename
             entry_timeout=0,
             attr_timeout=0,
             negative_timeout=0,

@@ -25,6 +25,8 @@ FILE_SIZE = 64 << 10
 BIG_SIZE = 4 << 30
 NODE_FILE0 = 2
 NODE_BIG = NODE_FILE0 + FILES
+NODE_MADE0 = NODE_BIG + 1
+MADE = {b"c%03d" % i: NODE_MADE0 + i for i in range(256)}
 
 
 @functools.lru_cache(maxsize=64)
@@ -38,12 +40,12 @@ def attributes(inode: int) -> pyfuse3.EntryAttributes:
     entry.entry_timeout = 0
     entry.attr_timeout = 0
     if inode == pyfuse3.ROOT_INODE:
-        entry.st_mode = stat.S_IFDIR | 0o555
+        entry.st_mode = stat.S_IFDIR | 0o755
         entry.st_nlink = 2
         return entry
-    entry.st_mode = stat.S_IFREG | 0o444
+    entry.st_mode = stat.S_IFREG | (0o444 if inode < NODE_BIG else 0o644)
     entry.st_nlink = 1
-    entry.st_size = BIG_SIZE if inode == NODE_BIG else FILE_SIZE
+    entry.st_size = FILE_SIZE if inode < NODE_BIG else BIG_SIZE if inode == NODE_BIG else 0
     return entry
 
 
@@ -53,18 +55,24 @@ class Null(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: set[bytes] = set()
+
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         if len(name) == 5 and name[0] == 102 and name[1:].isdigit():
             return attributes(NODE_FILE0 + int(name[1:]))
         if name == b"big":
             return attributes(NODE_BIG)
+        if name in self.made:
+            return attributes(MADE[name])
         raise pyfuse3.FUSEError(errno.ENOENT)
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext | None = None) -> pyfuse3.EntryAttributes:
         return attributes(inode)
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        if flags & os.O_ACCMODE != os.O_RDONLY:
+        if flags & os.O_ACCMODE != os.O_RDONLY and inode < NODE_BIG:
             raise pyfuse3.FUSEError(errno.EROFS)
         big = inode == NODE_BIG
         return pyfuse3.FileInfo(fh=inode, direct_io=not big, keep_cache=big)
@@ -72,6 +80,22 @@ class Null(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         end = BIG_SIZE if fh == NODE_BIG else FILE_SIZE
         return zeros(max(0, min(size, end - off)))
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return len(buf)
+
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        if name not in MADE:
+            raise pyfuse3.FUSEError(errno.EROFS)
+        self.made.add(name)
+        return pyfuse3.FileInfo(fh=MADE[name], direct_io=True), attributes(MADE[name])
+
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        if name not in self.made:
+            raise pyfuse3.FUSEError(errno.ENOENT if name in MADE else errno.EROFS)
+        self.made.remove(name)
 
     async def release(self, fh: int) -> None:
         pass

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -24,10 +25,15 @@ const (
 	bigSize  = 4 << 30
 	file0    = 2
 	big      = file0 + files
+	made0    = big + 1 // c000
+	made     = 256
 	maxWrite = 1 << 20
 )
 
-var zeros [maxWrite]byte
+var (
+	zeros   [maxWrite]byte
+	isThere [made]atomic.Bool
+)
 
 // null answers what it does not define with ENOSYS, so that the kernel stops
 // asking.
@@ -39,31 +45,53 @@ func fillAttr(a *fuse.Attr, node uint64) {
 	a.Ino = node
 	a.Blksize = 4096
 	if node == fuse.FUSE_ROOT_ID {
-		a.Mode = syscall.S_IFDIR | 0o555
+		a.Mode = syscall.S_IFDIR | 0o755
 		a.Nlink = 2
 		return
 	}
 	a.Mode = syscall.S_IFREG | 0o444
 	a.Nlink = 1
 	a.Size = fileSize
+	if node >= big {
+		a.Mode = syscall.S_IFREG | 0o644
+		a.Size = 0
+	}
 	if node == big {
 		a.Size = bigSize
 	}
 	a.Blocks = a.Size / 512
 }
 
+// number is what stands behind the first letter, in so many digits, or -1.
+func number(name string, digits int) int {
+	if len(name) != digits+1 {
+		return -1
+	}
+	n, err := strconv.ParseUint(name[1:], 10, 16)
+	if err != nil {
+		return -1
+	}
+	return int(n)
+}
+
+func findMade(name string) uint64 {
+	if n := number(name, 3); n >= 0 && n < made && name[0] == 'c' {
+		return made0 + uint64(n)
+	}
+	return 0
+}
+
 func findName(name string) uint64 {
 	if name == "big" {
 		return big
 	}
-	if len(name) != 5 || name[0] != 'f' {
-		return 0
+	if n := number(name, 4); n >= 0 && name[0] == 'f' {
+		return file0 + uint64(n)
 	}
-	n, err := strconv.ParseUint(name[1:], 10, 16)
-	if err != nil {
-		return 0
+	if node := findMade(name); node != 0 && isThere[node-made0].Load() {
+		return node
 	}
-	return file0 + n
+	return 0
 }
 
 func (null) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
@@ -82,7 +110,7 @@ func (null) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fu
 }
 
 func (null) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY {
+	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY && in.NodeId < big {
 		return fuse.EROFS
 	}
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO
@@ -104,6 +132,38 @@ func (null) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult,
 		n = size - in.Offset
 	}
 	return fuse.ReadResultData(zeros[:n]), fuse.OK
+}
+
+func (null) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	if in.NodeId != big {
+		return 0, fuse.EROFS
+	}
+	return uint32(len(data)), fuse.OK
+}
+
+func (null) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	node := findMade(name)
+	if node == 0 {
+		return fuse.EROFS
+	}
+	if isThere[node-made0].Swap(true) {
+		return fuse.Status(syscall.EEXIST)
+	}
+	out.NodeId = node
+	fillAttr(&out.Attr, node)
+	out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	return fuse.OK
+}
+
+func (null) Unlink(_ <-chan struct{}, _ *fuse.InHeader, name string) fuse.Status {
+	node := findMade(name)
+	if node == 0 {
+		return fuse.EROFS
+	}
+	if !isThere[node-made0].Swap(false) {
+		return fuse.ENOENT
+	}
+	return fuse.OK
 }
 
 func (null) Release(<-chan struct{}, *fuse.ReleaseIn) {}
