@@ -6,17 +6,19 @@ PRESET ?= release
 TOOLS := PATH="$(CURDIR)/build/bin:$(CURDIR)/build/venv/bin:$$PATH"
 
 .DEFAULT_GOAL := build
-.PHONY: build examples setup demo test lint format bench asan tsan coverage fuzz amalgamation abi-record install clean help
+.PHONY: build configure examples setup demo test lint format bench asan tsan coverage fuzz amalgamation abi-record install clean help
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-build: ## the library, the examples and the tests (PRESET=release)
-	@cmake --preset $(PRESET) >/dev/null || { echo "make: cmake could not configure; ./setup installs what is needed" >&2; exit 1; }
+build: configure ## the library, the C examples and the tests (PRESET=release)
 	@cmake --build --preset $(PRESET)
 
-examples: build ## the example filesystems in C and Go (Python's need no building)
-	@mkdir -p build/examples
+configure:
+	@cmake --preset $(PRESET) >/dev/null || { echo "make: cmake could not configure; ./setup installs what is needed" >&2; exit 1; }
+
+examples: configure ## the example filesystems in C and Go (Python's need no building)
+	@cmake --build --preset $(PRESET) --target examples
 	@for dir in examples/go/*/; do name=$$(basename "$$dir"); \
 		$(TOOLS) go build -buildvcs=false -o "build/examples/go-$$name" "./$$dir" || exit 1; done
 
@@ -39,7 +41,7 @@ format: ## let the formatters rewrite what they can
 
 bench: ## requests per second beside other libraries
 	@./setup
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory examples
 	@bench/run
 
 asan: ## unit and mount tests under AddressSanitizer and UndefinedBehaviorSanitizer
