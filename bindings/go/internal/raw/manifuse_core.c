@@ -7466,6 +7466,7 @@ static void session_reader_serve(struct mf__reader *r)
         atomic_store_explicit(&r->state, MF__READER_RECEIVING, memory_order_relaxed);
         rc = ch->ops->receive(ch, &r->spare->io, &got);
         atomic_store_explicit(&r->state, MF__READER_BUSY, memory_order_relaxed);
+        mf__count(&r->stats.wakeups, 1);
         if (rc < 0) {
             if (!receive_failed(r, ch, rc, &renewals))
                 break;
@@ -10355,7 +10356,6 @@ struct listing {
     uint64_t used; /* also of what did not fit */
     uint32_t max_name;
     uint64_t cookie; /* of the last entry */
-    uint64_t entries;
 };
 
 static bool is_dots(const char *name, uint32_t len)
@@ -10405,7 +10405,6 @@ static int take_entry(struct listing *l, const uint8_t *at, const struct fuse_di
 static int parse(struct listing *l, const uint8_t *at, size_t left, bool plus)
 {
     size_t fixed = plus ? FUSE_NAME_OFFSET_DIRENTPLUS : FUSE_NAME_OFFSET;
-    uint64_t before = l->entries;
 
     while (left >= fixed) {
         const char *name = (const char *)at + fixed;
@@ -10421,12 +10420,10 @@ static int parse(struct listing *l, const uint8_t *at, size_t left, bool plus)
             return rc;
         add_name(l, name, d.namelen);
         l->cookie = d.off;
-        l->entries++;
         at += size;
         left -= size;
     }
-    /* A record that is cut off is asked for again, unless there was nothing else. */
-    return l->entries == before ? -EIO : 0;
+    return 0;
 }
 
 static bool wants_plus(struct mf_vkernel *vk, uint64_t offset)
@@ -10455,7 +10452,7 @@ static int read_some(struct listing *l, const struct mf__vk_file *f, uint8_t *bu
     rc = parse(l, buf, (size_t)ask.out_len, plus);
     if (rc < 0)
         return rc;
-    /* The same place again would go on for ever. */
+    /* A record that is cut off is asked for again; the same place again would go on for ever. */
     return l->cookie == in.offset ? -EIO : 1;
 }
 
