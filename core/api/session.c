@@ -139,6 +139,7 @@ static void session_free(struct mf_session *s)
     pthread_cond_destroy(&s->monitor_cond);
     pthread_mutex_destroy(&s->monitor_lock);
     pthread_mutex_destroy(&s->serial);
+    pthread_mutex_destroy(&s->unmounting);
     pthread_mutex_destroy(&s->lock);
     free(s->mount_text);
     free(s->fsname);
@@ -157,6 +158,7 @@ static int session_alloc(const struct mf_session_opts *opts, struct mf_session *
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     pthread_mutex_init(&s->serial, NULL);
+    pthread_mutex_init(&s->unmounting, NULL);
     pthread_mutex_init(&s->monitor_lock, NULL);
     pthread_cond_init(&s->monitor_cond, NULL);
     s->pid = getpid();

@@ -149,7 +149,8 @@ struct mf_session {
     pthread_cond_t changed;
     _Atomic enum mf__phase phase;
     struct mf__mount mount;
-    bool mounted;
+    _Atomic bool mounted;
+    pthread_mutex_t unmounting; /* who unmounts; the others wait for him, who has a limit */
     bool destroyed;
     bool abandoned; /* a handler never came back: the memory that it uses is not freed */
     bool signals_on;

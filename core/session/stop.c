@@ -80,7 +80,7 @@ static void force(struct mf_session *s)
         close(null);
 }
 
-int mf__unmount_own(struct mf_session *s)
+static int unmount_locked(struct mf_session *s)
 {
     struct unmounting u = {.s = s};
     uint64_t deadline = mf__now_ns() + s->opts.stop_timeout_ms * 1000000ull;
@@ -106,6 +106,16 @@ int mf__unmount_own(struct mf_session *s)
     pthread_join(thread, NULL);
     s->mounted = false;
     return rc ? rc : u.rc;
+}
+
+int mf__unmount_own(struct mf_session *s)
+{
+    int rc;
+
+    pthread_mutex_lock(&s->unmounting);
+    rc = unmount_locked(s);
+    pthread_mutex_unlock(&s->unmounting);
+    return rc;
 }
 
 /* ---- readers ------------------------------------------------------------------------------------- */
