@@ -28,6 +28,7 @@ struct mf__crew {
     _Atomic uint32_t base;  /* members that it keeps when all is quiet */
     /* The monitor's own. */
     uint64_t requests;
+    uint64_t served; /* within the window */
     uint32_t least_free;
     uint32_t stuck_ticks;
     uint32_t ticks;

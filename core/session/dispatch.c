@@ -117,6 +117,17 @@ static void trace(struct mf__reader *r, const struct mf__slot *slot)
              call->name ? " " : "", call->name ? call->name : "", call->pid);
 }
 
+/*
+ * The answer to an operation that the filesystem lacks. The kernel takes ENOSYS for the whole connection: a
+ * session that joined it must not say so of what the first one implements.
+ */
+static int refusal(const struct mf_session *s, const struct mf__opcode *row)
+{
+    if (row->props & MF__OPC_ALWAYS)
+        return 0;
+    return row->slot && (s->terms.implemented & (1ull << row->slot)) ? -EIO : -ENOSYS;
+}
+
 static void decoded(struct mf__reader *r, struct mf__slot *slot)
 {
     struct mf_session *s = r->session;
@@ -124,7 +135,7 @@ static void decoded(struct mf__reader *r, struct mf__slot *slot)
     if (s->opts.flags & MF_OPT_DEBUG)
         trace(r, slot);
     if (!slot->row->slot || !(s->implemented & (1ull << slot->row->slot))) {
-        answer_error(slot, slot->row->props & MF__OPC_ALWAYS ? 0 : -ENOSYS);
+        answer_error(slot, refusal(s, slot->row));
         return;
     }
     if (!may_pass(s, slot)) {

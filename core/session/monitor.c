@@ -19,7 +19,7 @@
 #define FEW_PER_MEMBER 4u  /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define QUIET_TICKS 32u    /* then the monitor sleeps */
 #define WINDOW_MAX 8192u   /* ticks */
-#define COMPUTING_TICKS 20u
+#define COMPUTING_TICKS 50u
 #define PLACEMENT_TICKS (MF__PLACE_LOOK_NS / TICK_NS)
 
 struct view {
@@ -104,16 +104,28 @@ static void grow(struct mf_session *s, struct mf__crew *c)
         mf__crew_leave(r);
 }
 
-static void shrink(struct mf_session *s, struct mf__crew *c)
+static void begin_window(struct mf__crew *c)
 {
-    uint32_t members = atomic_load(&c->members);
+    c->ticks = 0;
+    c->served = 0;
+    c->least_free = UINT32_MAX;
+}
 
-    if (members > c->base) {
+/*
+ * At the end of a window in which nobody had to help: is one member too many? Yes if two were always free, and if
+ * handlers returned so fast that readers only took turns.
+ */
+static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
+{
+    bool fast = c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks;
+
+    if (members > c->base && (c->least_free > 1 || fast)) {
         atomic_store(&c->limit, members - 1);
         mf__count(&s->shrinks, 1);
     }
-    c->ticks = 0;
-    c->least_free = UINT32_MAX;
+    if (c->window > MF__CREW_WINDOW)
+        c->window -= c->window / 8;
+    begin_window(c);
 }
 
 static bool needs_help(struct mf_session *s, struct mf__crew *c, const struct view *v, uint64_t served)
@@ -143,22 +155,14 @@ static bool watch(struct mf_session *s, struct mf__crew *c)
             grow(s, c);
         if (c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */
-        c->ticks = 0;
-        c->least_free = UINT32_MAX;
+        begin_window(c);
         return false;
     }
     if (v.free < c->least_free)
         c->least_free = v.free;
-    if (++c->ticks >= c->window) {
-        if (c->least_free > 1)
-            shrink(s, c);
-        else {
-            c->ticks = 0;
-            c->least_free = UINT32_MAX;
-        }
-        if (c->window > MF__CREW_WINDOW)
-            c->window -= c->window / 8;
-    }
+    c->served += served;
+    if (++c->ticks >= c->window)
+        review(s, c, v.members);
     return served == 0 && v.free;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* stop.c - the end of a session: unmount, let readers leave, and force where something does not end. */
 #include <fcntl.h>
+#include <poll.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,10 +63,24 @@ static void *unmount_main(void *arg)
     return NULL;
 }
 
+/* The kernel gives a connection's number to the next mount as soon as it is gone: then it must not be aborted. */
+static bool connection_lives(struct mf_session *s)
+{
+    struct pollfd p = { .fd = -1, .events = POLLIN };
+
+    pthread_mutex_lock(&s->lock);
+    if (s->channel_count)
+        p.fd = s->channels[0]->fd;
+    pthread_mutex_unlock(&s->lock);
+    return p.fd >= 0 && poll(&p, 1, 0) >= 0 && !(p.revents & (POLLERR | POLLNVAL));
+}
+
 static void force(struct mf_session *s)
 {
     int null;
 
+    if (!connection_lives(s))
+        return;
     if (s->terms.connection && mf__abort_connection(s->terms.connection) == 0)
         return;
     /* The last descriptor's end aborts the connection, too. A late answer then goes nowhere, harmlessly. */

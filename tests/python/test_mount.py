@@ -346,7 +346,6 @@ def test_a_handler_that_never_answers_does_not_hang_the_end(mnt: Path) -> None:
     wait_for(lambda: not gate.inside, "the handler's end")
 
 
-@pytest.mark.xfail(reason="the kernel's number of a connection that is gone may be another mount's", strict=False)
 def test_a_forced_end_aborts_no_other_mount(mnt: Path, tmp_path: Path) -> None:
     opened, inside = threading.Event(), threading.Event()
 
