@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterator
 
 import manifuse
-from manifuse import ROOT, Attr, Dirent, Entry, FileSlice, InodeFS, Open
+from manifuse import ROOT, Attr, Dirent, Entry, FileSlice, InodeFS
 
 FOREVER = 86400.0  # an archive does not change
 TYPES = {
@@ -46,6 +46,8 @@ class Node:
 
 
 class Archive(InodeFS):
+    """No open, no opendir: the kernel is told once that they always succeed, and caches what it has read."""
+
     attr_timeout = FOREVER
 
     def __init__(self, path: str) -> None:
@@ -58,8 +60,6 @@ class Archive(InodeFS):
                     self._add(member)
         except tarfile.TarError as error:
             raise OSError(22, f"{path} is no tar archive that can be read in place: {error}") from None
-        self.opened = Open(keep_cache=True)
-        self.listed = Open(keep_cache=True, cache_dir=True)
 
     def _new(self, attr: Attr, offset: int = 0, target: str = "") -> Node:
         node = Node(len(self.nodes) + ROOT, attr, offset, target)
@@ -116,12 +116,6 @@ class Archive(InodeFS):
 
     def readlink(self, node: int) -> str:
         return self.nodes[node].target
-
-    def open(self, node: int, flags: int) -> Open:
-        return self.opened
-
-    def opendir(self, node: int, flags: int) -> Open:
-        return self.listed
 
     def readdir(self, node: int) -> Iterator[Dirent]:
         for name, child in self.nodes[node].children.items():
