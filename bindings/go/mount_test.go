@@ -425,7 +425,10 @@ func TestMountAtDescriptor(t *testing.T) {
 	defer syscall.Unmount(dir, syscall.MNT_DETACH)
 	s, err := manifuse.New(&flat{}, manifuse.Options{})
 	must(t, err)
-	must(t, s.Mount(fmt.Sprintf("/dev/fd/%d", f.Fd())))
+	fd, err := syscall.Dup(int(f.Fd())) // the engine closes what it is given by number
+	must(t, err)
+	must(t, f.Close())
+	must(t, s.Mount(fmt.Sprintf("/dev/fd/%d", fd)))
 	m := &mounted{Session: s, t: t, dir: dir}
 	m.run()
 	m.wants("head -c 2 $D/c", "cc")

@@ -113,7 +113,7 @@ func (s *Session) call(op string, f func(handle uintptr, e *raw.Error) int) erro
 
 // Mount mounts at a directory and agrees with the kernel on the protocol. When it returns, programs may use the
 // mount; they are answered as soon as Run runs. Where the system calls are not permitted it uses fusermount3. The
-// form /dev/fd/N takes that descriptor instead, as AttachFDs does.
+// form /dev/fd/N takes over that descriptor instead, as AttachFDs does; no os.File may own it too.
 //
 // The error has what is wrong in words, and inside it a syscall.Errno: ENOENT, ENOTDIR or EACCES about the mount
 // point, EPERM neither way to mount is permitted, EINVAL a mount option, ENODEV no FUSE here, EPROTO the kernel is
