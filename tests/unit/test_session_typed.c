@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The typed operations: each reaches its handler with the arguments that the message holds. */
+#include <stdio.h>
 #include <string.h>
 
 #include "fs_rig.h"
@@ -28,14 +29,14 @@ static void note(struct mf_req *req, uint32_t op, void *user)
 }
 
 #define NOTE(op) note(req, MF_OP_##op, user)
-#define TEXT(n, value) strncpy(last.text[n], value, sizeof(last.text[n]) - 1)
+#define TEXT(n, value) snprintf(last.text[n], sizeof(last.text[n]), "%s", value)
 #define ARG(n, value) (last.args[n] = (uint64_t)(value))
 
 static void on_lookup(struct mf_req *req, uint64_t parent, const char *name, void *user)
 {
     char copy[64];
 
-    strncpy(copy, name, sizeof(copy) - 1); /* it dies with the answer */
+    snprintf(copy, sizeof(copy), "%s", name); /* it dies with the answer */
     NOTE(LOOKUP), ARG(0, parent), TEXT(0, copy);
 }
 
