@@ -125,11 +125,13 @@ class Fleet:
                 self.leave_out(running, e)
                 return
         try:
-            running.check()
+            self.verify(running)
         except ServerError as e:
             self.leave_out(running, e)
-        else:
-            self.info[server.name]["cannot"] = [op for op in OPS if not running.can(op)]
+
+    def verify(self, running: Running) -> None:
+        running.check()
+        self.info[running.server.name]["cannot"] = [op for op in OPS if not running.can(op)]
 
     def leave_out(self, running: Running, why: ServerError) -> None:
         self.info[running.server.name]["skipped"] = str(why)

@@ -261,6 +261,9 @@ class Running:
         if status:
             raise ServerError(f"does not serve `null`: {err.strip().splitlines()[-1]}")
         self.writes = tuple(self.ask(TRY_WRITING)[1].split())
+        self.check_transport()
+
+    def check_transport(self) -> None:
         if self.server.transport == "ring" and not self.rings():
             raise ServerError("serves, but over the device: it has no ring")
 
@@ -282,6 +285,13 @@ class Running:
         f = text.rpartition(")")[2].split()
         cpu_s = time.clock_gettime((~self.process.pid << 3) | CPUCLOCK_SCHED)
         return Usage(cpu_s, int(f[21]) * PAGE / 2**20, int(f[17]))
+
+    def pss_mib(self) -> float:
+        """Its share of what it maps: shared libraries count by their users."""
+        for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+        return 0.0
 
     def placement(self) -> str:
         """How many threads there are, which CPUs they are bound to, and how they
@@ -317,9 +327,13 @@ class Running:
             return 0
         return int(text.rpartition("nice")[2] or 0)
 
-    def measure(self, op: str, clients: int, seconds: float, warmup: float) -> dict[str, Any]:
+    def load_argv(self, op: str, clients: int, seconds: float, warmup: float, name: str = "") -> list[str]:
         argv = [self.load, os.fspath(self.path), "--op", op, "--clients", str(clients),
                 "--seconds", f"{seconds:g}", "--warmup", f"{warmup:g}", "--json"]  # fmt: skip
+        return [*argv, "--name", name] if name else argv
+
+    def measure(self, op: str, clients: int, seconds: float, warmup: float) -> dict[str, Any]:
+        argv = self.load_argv(op, clients, seconds, warmup)
         before, machine = self.usage(), Machine.now()
         child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
@@ -340,6 +354,13 @@ class Running:
         result["rss_mib"] = after.rss_mib
         result["threads"] = after.threads
         return result
+
+    def requests_in_hand(self) -> int:
+        """How many requests the kernel has given to the server or will."""
+        try:
+            return int((FUSECTL / str(self.mount.minor) / "waiting").read_text()) if self.mount else 0
+        except (OSError, ValueError):
+            return 0
 
     def give_up(self) -> None:
         """Free the clients that wait for it: they cannot be killed."""

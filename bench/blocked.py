@@ -1,0 +1,426 @@
+#!/usr/bin/env python3
+"""Measures what slow handlers do to everybody else.
+
+Each row serves the filesystem of bench/handlers, whose files say how long a
+read of them takes. Clients wait in such reads while one more client does stat:
+neither the reads nor the stat should suffer. Besides: what handlers that wait
+or compute gain from readers, and what servers cost when nothing happens.
+
+Run bench/setup first. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any, Callable
+
+from bench import LOAD, MOUNTS, OUT, Fleet, alone, cleaned_up, machine, say, words
+from running import Running, ServerError, ensure_fusectl, sweep_leftovers
+from servers import CPUS, SERVERS, Server, chosen, extra
+
+TOP = Path(__file__).resolve().parent.parent
+
+SLOW_C = "build/bench/slow {mnt}"
+SLOW_PYTHON = "build/venv/bin/python bench/handlers/slow.py {mnt}"
+SLOW_GO = "build/bench/go-slow {mnt}"
+LANGUAGES = {"c": SLOW_C, "python": SLOW_PYTHON, "go": SLOW_GO}
+TRANSPORTS = {"device": " --uring off", "ring": " --uring require"}
+
+ROWS = (
+    *(Server(f"slow-{lang}-{transport}", f"slow-{lang}", "auto", command + option, transport=transport)
+      for lang, command in LANGUAGES.items() for transport, option in TRANSPORTS.items()),
+    *(Server(f"slow-{lang}-{transport}-{n}", f"slow-{lang}", f"{n} readers", command + option + f" --readers {n}",
+             transport=transport)
+      for lang, command in LANGUAGES.items() for transport, option in TRANSPORTS.items() for n in (1, 8)),
+)  # fmt: skip
+IDLE_ROWS = ("c-auto", "c-ring", "python-auto", "python-ring", "go-auto", "go-ring",
+             "libfuse-1", "libfuse-auto", "mfusepy", "pyfuse3", "go-fuse", "jacobsa")  # fmt: skip
+
+SLEEPERS = 16
+WAITERS = 24
+STAT_LIMIT = 2.0
+SHARE = 0.9
+SCALING = 7.0
+IDLE_LIMIT = 0.001
+
+Sample = dict[str, Any]
+Check = dict[str, Any]
+
+
+class SlowFleet(Fleet):
+    def verify(self, running: Running) -> None:
+        running.check_transport()
+
+
+class Load:
+    """A load generator under way."""
+
+    def __init__(self, running: Running, op: str, clients: int, seconds: float, warmup: float, name: str) -> None:
+        self.limit = seconds + warmup + 15
+        argv = running.load_argv(op, clients, seconds, warmup, name)
+        self.child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def result(self) -> Sample:
+        try:
+            out, err = self.child.communicate(timeout=self.limit)
+        except BaseException as e:
+            self.child.kill()
+            if isinstance(e, subprocess.TimeoutExpired):
+                raise ServerError("the load generator did not end") from None
+            raise
+        if self.child.returncode:
+            raise ServerError(err.strip().splitlines()[0] if err else "load failed")
+        sample: Sample = json.loads(out)
+        return sample
+
+
+class Bench:
+    """Samples by row and scenario; what scenarios share."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+
+    def load(self, running: Running, op: str, clients: int, name: str) -> Load:
+        return Load(running, op, clients, self.seconds, self.seconds / 5, name)
+
+    def keep(self, running: Running, scenario: str, sample: Sample) -> None:
+        self.samples[running.server.name, scenario].append(sample)
+
+    def alone(self, running: Running, scenario: str, op: str, clients: int, name: str) -> None:
+        self.keep(running, scenario, self.load(running, op, clients, name).result())
+
+    def beside_stat(self, running: Running, scenario: str, clients: int, name: str) -> None:
+        """The stat is measured while all the others are at it."""
+        others = Load(running, "read4k", clients, self.seconds * 1.6, 0, name)
+        time.sleep(self.seconds * 0.15)
+        try:
+            stat = self.stat(running)
+        finally:
+            sample = others.result()
+        self.keep(running, scenario, sample | stat)
+
+    def stat(self, running: Running) -> Sample:
+        sample = self.load(running, "stat", 1, "fast").result()
+        # Not one answer in all the time: at least that long.
+        p99 = sample["p99_us"] if sample["ops"] else self.seconds * 1e6
+        return {"stat": sample["ops_per_s"], "stat_p99_us": p99}
+
+    def middle(self, row: str, scenario: str, key: str) -> float | None:
+        found = [s[key] for s in self.samples.get((row, scenario), []) if key in s]
+        return float(median(found)) if found else None
+
+
+# ---- scenarios: one sample each ----
+
+
+def unloaded(b: Bench, r: Running) -> None:
+    b.alone(r, "stat alone", "stat", 1, "fast")
+    b.alone(r, "fast read, 1 client", "read4k", 1, "fast")
+    b.alone(r, f"fast read, {SLEEPERS} clients", "read4k", SLEEPERS, "fast")
+    b.beside_stat(r, "fast", SLEEPERS, "fast")
+
+
+def sleeping(b: Bench, r: Running) -> None:
+    b.beside_stat(r, "sleep1ms", SLEEPERS, "sleep1ms")
+
+
+def foreign(b: Bench, r: Running) -> None:
+    b.beside_stat(r, "foreign1ms", SLEEPERS, "foreign1ms")
+
+
+def one_in_a_hundred(b: Bench, r: Running) -> None:
+    b.alone(r, "sleep10ms-1in100 alone", "read4k", SLEEPERS, "sleep10ms-1in100")
+    b.beside_stat(r, "sleep10ms-1in100", SLEEPERS, "sleep10ms-1in100")
+
+
+def scaling(b: Bench, r: Running) -> None:
+    b.alone(r, "sleep5ms", "read4k", SLEEPERS, "sleep5ms")
+
+
+def computing(b: Bench, r: Running) -> None:
+    for clients in (1, 8):
+        b.alone(r, f"compute200us, {clients} clients", "read4k", clients, "compute200us")
+
+
+def until(condition: Callable[[], bool], limit: float) -> float | None:
+    """Seconds until it holds; None if it never does."""
+    begin = time.monotonic()
+    while not condition():
+        if time.monotonic() - begin > limit:
+            return None
+        time.sleep(0.002)
+    return time.monotonic() - begin
+
+
+def held(b: Bench, r: Running, scenario: str, clients: int, name: str) -> Load:
+    """Clients in handlers that do not return, and the stat beside them. Their
+    load generator is left running."""
+    others = Load(r, "read4k", clients, 60, 0, name)
+    there = until(lambda: r.requests_in_hand() >= clients, 5) is not None
+    time.sleep(0.05)
+    try:
+        stat = b.stat(r)
+    except BaseException:
+        others.child.kill()
+        raise
+    b.keep(r, scenario, stat | {"there": there})
+    return others
+
+
+def waiting(b: Bench, r: Running) -> None:
+    others = held(b, r, "wait", WAITERS, "wait")
+    others.child.kill()  # takes its clients with it: each one's request is interrupted
+    others.child.communicate()
+    b.samples[r.server.name, "wait"][-1]["released_s"] = until(lambda: r.requests_in_hand() == 0, 5)
+
+
+def never(b: Bench, r: Running) -> None:
+    """The last thing that a server does: it has to be killed."""
+    others = held(b, r, "never", 1, "never")
+    others.child.kill()
+    r.give_up()
+    others.child.communicate()
+    r.kill()
+    r.sweep()
+
+
+SCENARIOS: dict[str, Callable[[Bench, Running], None]] = {
+    "unloaded": unloaded,
+    "sleep1ms": sleeping,
+    "foreign1ms": foreign,
+    "sleep10ms-1in100": one_in_a_hundred,
+    "wait": waiting,
+    "compute200us": computing,
+    "sleep5ms": scaling,
+    "never": never,
+}
+
+
+def wanted(server: Server, scenario: str) -> bool:
+    """Rows with a given number of readers are there for what readers bring."""
+    return server.layout == "auto" or scenario == "sleep5ms"
+
+
+def measure(fleet: Fleet, b: Bench, args: argparse.Namespace) -> None:
+    for name in [s for s in args.scenarios if s != "never"] + ["never"] * ("never" in args.scenarios):
+        for turn in range(1 if name == "never" else args.rounds):
+            say(f"{name}, round {turn + 1}")
+            order = [r for r in fleet.up if wanted(r.server, name)]
+            for running in reversed(order) if turn % 2 else order:
+                if running.server.name in fleet.broken:
+                    continue
+                try:
+                    SCENARIOS[name](b, running)
+                    fleet.info[running.server.name]["placement"] = running.placement() if name != "never" else None
+                except (ServerError, OSError) as e:
+                    fleet.fail(running, ServerError(f"{name}: {e}"))
+                if name == "never":
+                    fleet.up.remove(running)
+
+
+def idle(fleet: Fleet, seconds: float) -> list[dict[str, Any]]:
+    """What servers cost that nobody asks anything, after they have worked."""
+    for running in list(fleet.up):
+        try:
+            running.measure("read4k", 8, 0.1, 0)
+        except (ServerError, OSError) as e:
+            fleet.fail(running, e)
+    time.sleep(1)  # for what they do after work
+    up = [r for r in fleet.up if r.server.name not in fleet.broken]
+    say(f"idle for {seconds:g} s")
+    before = [r.usage() for r in up]
+    time.sleep(seconds)
+    found = []
+    for running, first in zip(up, before, strict=True):
+        now = running.usage()
+        found.append({
+            "row": running.server.name,
+            "cpu_share": (now.cpu_s - first.cpu_s) / seconds,
+            "rss_mib": now.rss_mib,
+            "pss_mib": running.pss_mib(),
+            "threads": now.threads,
+        })  # fmt: skip
+    return found
+
+
+# ---- what is required ----
+
+
+def check(row: str, scenario: str, what: str, value: float | None, limit: float, least: bool = True) -> list[Check]:
+    if value is None:
+        return []
+    holds = value >= limit if least else value <= limit
+    return [{"row": row, "scenario": scenario, "what": what, "value": value, "limit": limit, "least": least,
+             "holds": holds}]  # fmt: skip
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    return a / b if a is not None and b else None
+
+
+def check_row(b: Bench, row: str) -> list[Check]:
+    alone = b.middle(row, "stat alone", "p99_us")
+    fast = b.middle(row, f"fast read, {SLEEPERS} clients", "ops_per_s")
+    call_us = b.middle(row, "fast read, 1 client", "mean_us")
+    ideal = {"sleep1ms": SLEEPERS / 1e-3, "foreign1ms": SLEEPERS / 1e-3}
+    if fast and call_us:
+        # A sleeper's mean, or what the machine can do if that is less.
+        ideal["sleep10ms-1in100"] = min(SLEEPERS / (1e-4 + call_us / 1e6), fast)
+    found: list[Check] = []
+    for name, most in ideal.items():
+        found += check(row, name, "reads, of the ideal", ratio(b.middle(row, name, "ops_per_s"), most), SHARE)
+    for name in (*ideal, "wait", "never"):
+        found += check(row, name, "stat p99, of that alone", ratio(b.middle(row, name, "stat_p99_us"), alone),
+                       STAT_LIMIT, least=False)  # fmt: skip
+    for sample in b.samples.get((row, "wait"), []):
+        if not sample["there"] or sample.get("released_s") is None:
+            found += check(row, "wait", "handlers that waited and were released", 0, 1)
+    return found
+
+
+def checks(b: Bench, rows: list[str]) -> list[Check]:
+    found = [c for row in rows for c in check_row(b, row)]
+    for row in rows:
+        if row.endswith("-1"):
+            one, eight = (b.middle(row.removesuffix("-1") + n, "sleep5ms", "ops_per_s") for n in ("-1", "-8"))
+            found += check(row.removesuffix("-1"), "sleep5ms", "8 readers, of one", ratio(eight, one), SCALING)
+        if row.endswith("-ring"):
+            for clients in (1, 8):
+                name = f"compute200us, {clients} clients"
+                ring, device = (b.middle(r, name, "ops_per_s") for r in (row, row.replace("-ring", "-device")))
+                found += check(row, name, "reads, of those over the device", ratio(ring, device), SHARE)
+    return found
+
+
+def idle_checks(found: list[dict[str, Any]]) -> list[Check]:
+    rss = {i["row"]: i["rss_mib"] for i in found}
+    libfuse = max((v for k, v in rss.items() if k.startswith("libfuse")), default=None)
+    result: list[Check] = []
+    for i in found:
+        if i["row"].startswith(("c-", "python-", "go-")) and i["row"] != "go-fuse":
+            result += check(i["row"], "idle", "share of a CPU", i["cpu_share"], IDLE_LIMIT, least=False)
+        if i["row"].startswith("c-"):
+            result += check(i["row"], "idle", "memory, of libfuse's", ratio(i["rss_mib"], libfuse), 1.0, least=False)
+    return result
+
+
+# ---- as text ----
+
+
+def number(value: float) -> str:
+    return f"{value:.5f}" if abs(value) < 0.01 else f"{value:.2f}"
+
+
+def check_line(c: Check) -> str:
+    limit = f"{'at least' if c['least'] else 'at most'} {c['limit']:g}"
+    verdict = "holds" if c["holds"] else "MISSED"
+    return f"{c['scenario']:<24} {c['row']:<20} {c['what']:<40} {number(c['value']):>8}  {limit}: {verdict}"
+
+
+def sample_line(s: dict[str, Any]) -> str:
+    def column(key: str) -> str:
+        return f"{s[key]:>9,.0f}" if s.get(key) is not None else f"{'-':>9}"
+
+    return f"{s['scenario']:<24} {s['row']:<20} " + " ".join(
+        column(k) for k in ("ops_per_s", "p50_us", "p99_us", "stat", "stat_p99_us")
+    )
+
+
+def render(data: dict[str, Any]) -> str:
+    m = data["machine"]
+    lines = [f"Linux {m['kernel']}, {m['cpus']} CPUs, load average {m['load']:.2f}, {m['date']}; medians of "
+             f"{data['config']['rounds']} rounds of {data['config']['seconds']:g} s", ""]  # fmt: skip
+    for s in data["servers"]:
+        if s["skipped"] or s["failed"]:
+            lines.append(f"{s['name']}: {s['skipped'] or s['failed']}")
+    lines += ["", f"{'':45} {'reads/s':>9} {'p50 us':>9} {'p99 us':>9} {'stat/s':>9} {'p99 us':>9}"]
+    lines += [sample_line(s) for s in data["samples"]]
+    if data["idle"]:
+        lines += ["", f"idle for {data['config']['idle']:g} s {'CPU share':>27} {'RSS MiB':>9} {'PSS MiB':>9}  threads"]
+    for i in data["idle"]:
+        lines.append(f"{i['row']:<30} {i['cpu_share']:>10.5f} {i['rss_mib']:>9.1f} {i['pss_mib']:>9.1f} "
+                     f"{i['threads']:>8}")  # fmt: skip
+    held = sum(c["holds"] for c in data["checks"])
+    lines += ["", f"Requirements: {held} of {len(data['checks'])} hold", *map(check_line, data["checks"])]
+    return "\n".join(lines)
+
+
+# ---- the process ----
+
+
+def collect(b: Bench) -> list[dict[str, Any]]:
+    found = []
+    keys = ("ops_per_s", "p50_us", "p99_us", "stat", "stat_p99_us", "released_s")
+    for (row, scenario), samples in sorted(b.samples.items(), key=lambda kv: (kv[0][1], kv[0][0])):
+        values = {k: b.middle(row, scenario, k) for k in keys if any(s.get(k) is not None for s in samples)}
+        found.append({"row": row, "scenario": scenario, "rounds": len(samples)} | values)
+    return found
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    b = Bench(args.seconds)
+    data: dict[str, Any] = {
+        "format": 1,
+        "machine": machine(),
+        "config": {"rounds": args.rounds, "seconds": args.seconds, "idle": args.idle, "cpus": CPUS},
+        "idle": [],
+    }
+    servers = []
+    try:
+        if args.idle:
+            quiet = Fleet(chosen(SERVERS, IDLE_ROWS) + args.extra)
+            with cleaned_up(quiet):
+                quiet.start()
+                data["idle"] = idle(quiet, args.idle)
+            servers += list(quiet.info.values())
+        fleet = SlowFleet([s for s in chosen(ROWS, args.rows) if any(wanted(s, name) for name in args.scenarios)])
+        with cleaned_up(fleet):
+            fleet.start()
+            measure(fleet, b, args)
+        servers += list(fleet.info.values())
+    except SystemExit as e:
+        data["interrupted"] = e.code
+    data["servers"] = servers
+    data["samples"] = collect(b)
+    data["checks"] = checks(b, [s.name for s in ROWS]) + idle_checks(data["idle"])
+    return data
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--rows", type=words, default=["*"], metavar="PATTERN,...")
+    p.add_argument("--scenarios", type=words, default=list(SCENARIOS), help=",".join(SCENARIOS))
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--seconds", type=float, default=1.0, help="of one sample")
+    p.add_argument("--idle", type=float, default=20, help="seconds of doing nothing; 0: leave that out")
+    p.add_argument(
+        "--extra", type=extra, action="append", default=[], metavar="NAME=COMMAND", help="one more idle server"
+    )
+    p.add_argument("--json", type=Path, default=OUT / "blocked.json")
+    args = p.parse_args()
+    if any(s not in SCENARIOS for s in args.scenarios):
+        p.error(f"--scenarios: some of {', '.join(SCENARIOS)}")
+    if os.geteuid() != 0 or not LOAD.exists():
+        sys.exit("blocked: run bench/setup, and this as root")
+    args.json = args.json.resolve()
+    os.chdir(TOP)
+    ensure_fusectl()
+    with alone():
+        sweep_leftovers(MOUNTS)
+        data = run(args)
+    args.json.write_text(json.dumps(data, indent=1) + "\n")
+    print(render(data))
+    return int(data.get("interrupted") or 0) or int(any(s["failed"] for s in data["servers"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
