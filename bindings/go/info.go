@@ -122,6 +122,9 @@ type Info struct {
 	Connection      uint64        // N of /sys/fs/fuse/connections/N; 0 = unknown
 	CloneReason     string        // why readers share a descriptor; "" where none do
 	TransportReason string        // why this transport is in use
+	Growths         uint64        // readers that joined because methods waited
+	Shrinks         uint64        // readers that left again
+	Placement       string        // where readers run and how they are scheduled now, and why
 }
 
 // Info tells what the session became.
@@ -132,6 +135,7 @@ func (s *Session) Info() Info {
 		Readers: int(r.Readers), Channels: int(r.Channels), Transport: Transport(r.Transport),
 		CloneError: syscall.Errno(r.CloneError), FailedReaders: int(r.FailedReaders), Connection: r.Connection,
 		CloneReason: cstring(r.CloneReason[:]), TransportReason: cstring(r.TransportReason[:]),
+		Growths: r.Growths, Shrinks: r.Shrinks, Placement: cstring(r.Placement[:]),
 	}
 }
 

@@ -85,6 +85,9 @@ func lineOptions(line *raw.Options, tune []func(*Options)) Options {
 	if line.Uring != 0 {
 		o.Uring = UringMode(line.Uring)
 	}
+	if line.Placement != 0 {
+		o.Placement = Placement(line.Placement)
+	}
 	if line.ACL != 0 {
 		o.ACL = ACL(line.ACL)
 	}

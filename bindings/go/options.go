@@ -37,11 +37,24 @@ const (
 	UringRequire
 )
 
+// Placement says where reader threads run, and how they stand to their clients in the scheduler's eyes.
+type Placement uint32
+
+// Values of Options.Placement.
+const (
+	PlacementAuto   Placement = iota // rings: bound to their CPU, and yielding to clients while the machine is quiet
+	PlacementPinned                  // each reader bound to a CPU; scheduled as any thread
+	PlacementFree                    // wherever the scheduler likes
+)
+
 // Options of a session. The zero value of each is its default.
 type Options struct {
 	Readers int       // threads that take requests; 0 = automatic
 	Clone   CloneMode // how they get their descriptors
 	Uring   UringMode
+
+	Placement Placement // where they run
+
 	ACL     ACL
 
 	MountOptions string // as after -o: "ro,allow_other"
@@ -70,6 +83,7 @@ type Options struct {
 func (o *Options) raw() raw.Options {
 	r := raw.Options{
 		Readers: count(o.Readers), Clone: uint32(o.Clone), Uring: uint32(o.Uring), ACL: uint32(o.ACL),
+		Placement: uint32(o.Placement),
 		MaxWrite: count(o.MaxWrite), MaxReadahead: count(o.MaxReadahead), MaxBackground: count(o.MaxBackground),
 		MaxOutstanding: count(o.MaxOutstanding), TimeGran: count(int(o.TimeGran)),
 		Want: o.Want, Unwant: o.Unwant, MountOptions: o.MountOptions, FSName: o.FSName, Subtype: o.Subtype,

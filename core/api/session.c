@@ -39,6 +39,8 @@ static int check_numbers(const struct mf_session_opts *o, struct mf_error *err)
                           o->acl);
     if (o->max_write && (o->max_write < MF__PAGE || o->max_write > 256 * MF__PAGE || o->max_write % MF__PAGE))
         return mf__errorf(err, -EINVAL, "max_write is %u: whole pages of 4096 bytes, 1 to 256 of them", o->max_write);
+    if (o->placement > MF_PLACEMENT_FREE)
+        return mf__errorf(err, -EINVAL, "placement is %u: auto 0, pinned 1, free 2", o->placement);
     if (o->time_gran > 1000000000u)
         return mf__errorf(err, -EINVAL, "time_gran is %u ns: at most 1,000,000,000", o->time_gran);
     if (o->max_outstanding > MF__MAX_OUTSTANDING || (o->max_outstanding && o->max_outstanding < 4))
@@ -626,6 +628,9 @@ int mf_session_info(struct mf_session *s, struct mf_info *out)
     info.connection = s->terms.connection;
     memcpy(info.clone_reason, s->clone_reason, sizeof(info.clone_reason));
     memcpy(info.transport_reason, s->transport_reason, sizeof(info.transport_reason));
+    info.growths = atomic_load(&s->growths);
+    info.shrinks = atomic_load(&s->shrinks);
+    mf__placement_describe(s, info.placement, sizeof(info.placement));
     pthread_mutex_unlock(&s->lock);
     memcpy(out, &info, room);
     return 0;

@@ -13,7 +13,7 @@
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
 
-enum what { READERS, CLONE, URING, MOUNT_OPTIONS, DEBUG, HELP };
+enum what { READERS, CLONE, URING, PLACEMENT, MOUNT_OPTIONS, DEBUG, HELP };
 
 static const struct {
     const char *name;
@@ -23,6 +23,7 @@ static const struct {
     { "readers", READERS, "N" },
     { "clone", CLONE, "off|auto|require" },
     { "uring", URING, "off|auto|require" },
+    { "placement", PLACEMENT, "auto|pinned|free" },
     { "o", MOUNT_OPTIONS, "OPTION[,OPTION]" },
     { "debug", DEBUG, NULL },
     { "help", HELP, NULL },
@@ -66,6 +67,7 @@ static void write_help(struct mf_cmdline *out, const char *program, bool wants_s
              "  --readers N                 threads that serve requests; 0 = automatic\n"
              "  --clone off|auto|require    a device descriptor for each reader (auto)\n"
              "  --uring off|auto|require    requests over io_uring instead of the device (auto)\n"
+             "  --placement auto|pinned|free  where readers run (auto)\n"
              "  -o OPTION[,OPTION]          mount options: ro, allow_other, allow_root, auto_unmount,\n"
              "                              default_permissions, max_read=N, fsname=NAME, subtype=NAME, ...\n"
              "  --debug                     log each request\n"
@@ -107,6 +109,19 @@ static int set_mode(struct mf_cmdline *out, const char *name, const char *value,
     return 0;
 }
 
+static int set_placement(struct mf_cmdline *out, const char *value)
+{
+    if (!strcmp(value, "auto"))
+        out->opts.placement = MF_PLACEMENT_AUTO;
+    else if (!strcmp(value, "pinned"))
+        out->opts.placement = MF_PLACEMENT_PINNED;
+    else if (!strcmp(value, "free"))
+        out->opts.placement = MF_PLACEMENT_FREE;
+    else
+        return usage_error(out, "--placement: '%.64s' is none of auto, pinned, free", value);
+    return 0;
+}
+
 static int add_mount_options(struct mf_cmdline *out, const char *value)
 {
     size_t used = strlen(out->options), more = strlen(value);
@@ -127,6 +142,7 @@ static int apply(struct mf_cmdline *out, enum what what, const char *value)
     case READERS: return set_readers(out, value);
     case CLONE: return set_mode(out, "clone", value, &out->opts.clone_fd);
     case URING: return set_mode(out, "uring", value, &out->opts.uring);
+    case PLACEMENT: return set_placement(out, value);
     case MOUNT_OPTIONS: return add_mount_options(out, value);
     case DEBUG: out->opts.flags |= MF_OPT_DEBUG; return 0;
     case HELP: out->show_help = 1; return 0;

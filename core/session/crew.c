@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "session/session.h"
 #include "transport/ring.h"
@@ -26,6 +27,25 @@ static void crew_init(struct mf__crew *c, struct mf__channel *ring, int32_t cpu,
     atomic_init(&c->limit, base);
 }
 
+/* A ring of one queue serves the clients of one CPU: there its readers belong. */
+static int32_t ring_cpu(const struct mf_session *s, uint32_t ring)
+{
+    if (s->opts.placement == MF_PLACEMENT_FREE || s->ring_count != s->ring_queues)
+        return -1;
+    return (int32_t)ring;
+}
+
+/* Readers of the device share its CPUs out only if they are told to: what is pinned suffers on a busy machine. */
+static int32_t reader_cpu(const struct mf__reader *r, const struct mf__crew *c)
+{
+    long cpus;
+
+    if (c->ring || r->session->opts.placement != MF_PLACEMENT_PINNED)
+        return c->cpu;
+    cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    return cpus > 0 ? (int32_t)(r->index % (uint32_t)cpus) : -1;
+}
+
 int mf__crews_make(struct mf_session *s)
 {
     uint32_t count = 1 + s->ring_count;
@@ -39,7 +59,7 @@ int mf__crews_make(struct mf_session *s)
     s->crew_count = count;
     crew_init(&s->crews[0], NULL, -1, device_base(s));
     for (uint32_t i = 0; i < s->ring_count; i++)
-        crew_init(&s->crews[1 + i], s->rings[i], s->ring_count == s->ring_queues ? (int32_t)i : -1, 1);
+        crew_init(&s->crews[1 + i], s->rings[i], ring_cpu(s, i), 1);
     if (total < s->crews[0].base + s->ring_count)
         total = s->crews[0].base + s->ring_count;
     rc = mf__readers_make(s, total);
@@ -118,8 +138,10 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         if (!c)
             return NULL;
     }
-    if (c->cpu != r->cpu)
-        settle_on_cpu(r, c->cpu);
+    if (c != r->settled) {
+        settle_on_cpu(r, reader_cpu(r, c));
+        r->settled = c;
+    }
     while (!mf__placement_apply(r, c->ring != NULL)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_store(&r->spent, true);

@@ -17,6 +17,23 @@
 
 #include "session/session.h"
 
+/* In words: where readers are bound to, and how they are scheduled now. */
+void mf__placement_describe(struct mf_session *s, char *text, size_t room)
+{
+    const char *how = "scheduled as any thread";
+    const char *where = "readers run on any CPU";
+
+    if (s->opts.placement == MF_PLACEMENT_PINNED)
+        where = "each reader is bound to a CPU, as asked";
+    else if (s->ring_count && s->ring_count == s->ring_queues && s->opts.placement == MF_PLACEMENT_AUTO)
+        where = "ring readers are bound to their queue's CPU";
+    if (atomic_load(&s->place.mode) == MF__PLACE_YIELDING)
+        how = "they yield to their clients, since the machine is quiet";
+    else if (atomic_load(&s->place.mode) == MF__PLACE_PLAIN)
+        how = "they do not yield, since the machine is busy";
+    snprintf(text, room, "%s; %s", where, how);
+}
+
 #if defined(__linux__) && !defined(MF_NO_LINUX)
 
 #ifndef SCHED_IDLE
@@ -95,7 +112,7 @@ void mf__placement_start(struct mf_session *s)
 {
     struct sched_param first = { .sched_priority = 1 };
 
-    if (!s->ring_count || s->ring_count != s->ring_queues)
+    if (!s->ring_count || s->ring_count != s->ring_queues || s->opts.placement != MF_PLACEMENT_AUTO)
         return;
     s->place.hold_ns = HOLD_NS;
     s->place.group_nice = group_nice();

@@ -178,7 +178,7 @@ static int answer_statfs(struct mf__slot *slot)
     const struct mf_answer *a = &slot->call.answer;
     struct mf_statfs st;
 
-    if (!a->data || mf__copy_sized(&st, sizeof(st), a->data, sizeof(uint32_t)) < 0)
+    if (mf__copy_sized(&st, sizeof(st), a->data ? a->data : slot->io.body, sizeof(uint32_t)) < 0)
         return mf__refuse(slot, "statfs wants a struct mf_statfs");
     return mf__send_body(slot, mf__put_statfs(slot->io.body, &st));
 }

@@ -101,6 +101,7 @@ struct mf__reader {
     struct mf__channel *_Atomic rx;   /* where it receives now: ch, or the ring of its crew */
     struct mf__crew *_Atomic crew;    /* NULL = parked */
     int32_t cpu;                      /* where it is bound; -1 = anywhere */
+    struct mf__crew *settled;         /* for which crew: the reader's own */
     uint32_t place_mode;              /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;               /* in class SCHED_IDLE without the right to leave it */
     uint64_t waited_ns, turns;        /* the monitor's: schedstat at its last look */
@@ -247,6 +248,7 @@ bool mf__thread_sleeps(uint32_t tid);
 void mf__placement_start(struct mf_session *s);
 void mf__placement_look(struct mf_session *s); /* the monitor's thread */
 void mf__placement_stop(struct mf_session *s);
+void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 /* On a reader's thread: do as the session has decided. false: it may not, another must take its place. */
 bool mf__placement_apply(struct mf__reader *r, bool ring);
 

@@ -195,7 +195,7 @@ AT(mf_ops, getxattr, 248);
 AT(mf_ops, listxattr, 256);
 AT(mf_ops, removexattr, 264);
 
-SIZE(mf_session_opts, 104);
+SIZE(mf_session_opts, 112);
 AT(mf_session_opts, size, 0);
 AT(mf_session_opts, flags, 4);
 AT(mf_session_opts, readers, 8);
@@ -215,6 +215,8 @@ AT(mf_session_opts, fsname, 72);
 AT(mf_session_opts, subtype, 80);
 AT(mf_session_opts, log, 88);
 AT(mf_session_opts, log_user, 96);
+AT(mf_session_opts, placement, 104);
+AT(mf_session_opts, reserved, 108);
 
 SIZE(mf_negotiated, 88);
 AT(mf_negotiated, size, 0);
@@ -236,7 +238,7 @@ AT(mf_negotiated, owner_gid, 72);
 AT(mf_negotiated, transport, 76);
 AT(mf_negotiated, connection, 80);
 
-SIZE(mf_info, 288);
+SIZE(mf_info, 432);
 AT(mf_info, size, 0);
 AT(mf_info, readers, 4);
 AT(mf_info, channels, 8);
@@ -246,6 +248,9 @@ AT(mf_info, failed_readers, 20);
 AT(mf_info, connection, 24);
 AT(mf_info, clone_reason, 32);
 AT(mf_info, transport_reason, 160);
+AT(mf_info, growths, 288);
+AT(mf_info, shrinks, 296);
+AT(mf_info, placement, 304);
 
 SIZE(mf_op_stats, 32);
 AT(mf_op_stats, requests, 0);
@@ -271,14 +276,14 @@ AT(mf_reader_stats, interrupts, 88);
 AT(mf_reader_stats, ops, 96);
 AT(mf_reader_stats, latency, 2144);
 
-SIZE(mf_cmdline, 2176);
+SIZE(mf_cmdline, 2184);
 AT(mf_cmdline, size, 0);
 AT(mf_cmdline, show_help, 4);
 AT(mf_cmdline, source, 8);
 AT(mf_cmdline, mountpoint, 16);
-AT(mf_cmdline, opts, 24);
-AT(mf_cmdline, options, 128);
-AT(mf_cmdline, text, 1152);
+AT(mf_cmdline, options, 24);
+AT(mf_cmdline, text, 1048);
+AT(mf_cmdline, opts, 2072);
 
 SIZE(mf_vkernel_opts, 40);
 AT(mf_vkernel_opts, size, 0);

@@ -60,7 +60,8 @@ MF_API int mf_session_new_upcall(const struct mf_upcall_ops *ops, void *user, co
  *         already; -EPROTO the kernel's protocol is too old (before 7.31); with MF_CLONE_REQUIRE the
  *         clone's own errno. `err` names what was wrong.
  *
- * A mount point of the form /dev/fd/N attaches to that descriptor instead, as mf_session_attach_fds().
+ * A mount point of the form /dev/fd/N attaches to that descriptor instead, as mf_session_attach_fds(), and so
+ * makes the session its owner.
  * Blocks: until the handshake is done. Threads: one at a time per session.
  */
 MF_API int mf_session_mount(struct mf_session *s, const char *mountpoint, struct mf_error *err);
@@ -118,7 +119,7 @@ MF_API int mf_session_negotiated(struct mf_session *s, struct mf_negotiated *out
 MF_API int mf_negotiated_check(const struct mf_negotiated *neg, struct mf_error *err);
 
 /**
- * One more reader, on a clone where the session clones; also while it runs.
+ * One more reader, on a clone where the session clones: for a session that runs, or is about to.
  *
  * @return the reader's index; -ENOTCONN not mounted, or over; the clone's error with MF_CLONE_REQUIRE
  */
@@ -260,14 +261,14 @@ struct mf_cmdline {
     uint32_t show_help;      /**< 1: --help was given; print `text` and exit 0 */
     const char *source;      /**< first of two positional arguments, or NULL */
     const char *mountpoint;  /**< last positional argument */
-    struct mf_session_opts opts;
     char options[1024];      /**< storage of opts.mount_options */
     char text[1024];         /**< usage or error text */
+    struct mf_session_opts opts;
 };
 
 /**
  * Parse `[SOURCE] MOUNTPOINT [--readers N] [--clone off|auto|require] [--uring off|auto|require]
- * [-o option[,option]] [--debug] [--help]`. One dash serves as well as two.
+ * [--placement auto|pinned|free] [-o option[,option]] [--debug] [--help]`. One dash serves as well as two.
  *
  * @param wants_source  1: two positional arguments are needed, 0: one
  * @return 0; -EINVAL: `out->text` says what is wrong

@@ -393,6 +393,13 @@ enum mf_acl {
 /** Whether requests may travel over io_uring instead of the device. */
 enum mf_uring_mode { MF_URING_AUTO = 0, MF_URING_OFF = 1, MF_URING_REQUIRE = 2 };
 
+/** Where reader threads run, and how they stand to their clients in the scheduler's eyes. */
+enum mf_placement {
+    MF_PLACEMENT_AUTO = 0,   /**< rings: bound to their CPU, and yielding to clients while the machine is quiet */
+    MF_PLACEMENT_PINNED = 1, /**< each reader bound to a CPU, also on the device; scheduled as any thread */
+    MF_PLACEMENT_FREE = 2    /**< wherever the scheduler likes */
+};
+
 enum mf_log_level { MF_LOG_ERROR = 0, MF_LOG_WARNING = 1, MF_LOG_INFO = 2, MF_LOG_DEBUG = 3 };
 
 #define MF_OPT_SIGNALS 0x1u     /**< SIGINT, SIGTERM and SIGHUP end mf_session_run() cleanly */
@@ -424,6 +431,8 @@ struct mf_session_opts {
     /** Log sink; NULL = standard error, warnings and errors only. Threads: any, several at once. */
     void (*log)(uint32_t level, const char *text, void *log_user);
     void *log_user;
+    uint32_t placement; /**< enum mf_placement */
+    uint32_t reserved;  /**< 0 */
 };
 
 /** Format of struct mf_negotiated. */
@@ -464,6 +473,9 @@ struct mf_info {
     uint64_t connection;       /**< N of /sys/fs/fuse/connections/N; 0 = unknown */
     char clone_reason[128];    /**< why readers share a descriptor; "" where none do */
     char transport_reason[128]; /**< why this transport is in use */
+    uint64_t growths;           /**< readers that joined because handlers waited */
+    uint64_t shrinks;           /**< readers that left again */
+    char placement[128];        /**< where readers run and how they are scheduled now, and why */
 };
 
 #define MF_STATS_OPS 64      /**< one row per opcode */

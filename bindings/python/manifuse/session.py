@@ -22,6 +22,7 @@ __all__ = ["Info", "NegotiatedContext", "OpStats", "ReaderStats", "Session", "mo
 
 _CLONE = {"auto": lib.MF_CLONE_AUTO, "off": lib.MF_CLONE_OFF, "require": lib.MF_CLONE_REQUIRE}
 _URING = {"auto": lib.MF_URING_AUTO, "off": lib.MF_URING_OFF, "require": lib.MF_URING_REQUIRE}
+_PLACEMENT = {"auto": lib.MF_PLACEMENT_AUTO, "pinned": lib.MF_PLACEMENT_PINNED, "free": lib.MF_PLACEMENT_FREE}
 _ACL = {"owner": lib.MF_ACL_OWNER, "root-and-owner": lib.MF_ACL_ROOT_AND_OWNER, "all": lib.MF_ACL_ALL}
 _TRANSPORT = {
     lib.MF_TRANSPORT_DEVICE: "device",
@@ -50,6 +51,12 @@ class Info(NamedTuple):
     failed_readers: int
     #: N of /sys/fs/fuse/connections/N; 0 = unknown
     connection: int
+    #: readers that joined because handlers waited
+    growths: int
+    #: readers that left again
+    shrinks: int
+    #: where readers run and how they are scheduled now, and why
+    placement: str
 
 
 class OpStats(NamedTuple):
@@ -257,6 +264,7 @@ class Session:
         clone_fd: a descriptor for each reader: "auto" (share one where cloning fails; :meth:`info` says why),
             "off", "require".
         uring: requests over io_uring: "auto", "off", "require".
+        placement: where readers run: "auto", "pinned", "free".
         acl: whom the session answers, everybody else gets EACCES: "owner", "root-and-owner", "all".
         options: mount options as after ``-o``: ``"ro,allow_other"``.
         fsname: source shown in /proc/mounts.
@@ -476,6 +484,9 @@ class Session:
             ffi.string(out.clone_reason).decode(),
             out.failed_readers,
             out.connection,
+            out.growths,
+            out.shrinks,
+            ffi.string(out.placement).decode(),
         )
 
     def stats(self) -> list[ReaderStats]:
@@ -550,6 +561,7 @@ def _options(
     readers: int = 0,
     clone_fd: str = "auto",
     uring: str = "auto",
+    placement: str = "auto",
     acl: str = "owner",
     options: Optional[str] = None,
     fsname: Optional[str] = None,
@@ -576,6 +588,7 @@ def _options(
         opts.readers = readers
         opts.clone_fd = _choose("clone_fd", clone_fd, _CLONE)
         opts.uring = _choose("uring", uring, _URING)
+        opts.placement = _choose("placement", placement, _PLACEMENT)
     keep: list[Any] = []
     for name, text in (("mount_options", options), ("fsname", fsname), ("subtype", subtype)):
         if text is not None:

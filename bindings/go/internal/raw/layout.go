@@ -103,6 +103,8 @@ type Info struct {
 	CloneError, FailedReaders                uint32
 	Connection                               uint64
 	CloneReason, TransportReason             [128]byte
+	Growths, Shrinks                         uint64
+	Placement                                [128]byte
 }
 
 // OpStats is struct mf_op_stats.

@@ -174,6 +174,9 @@ const (
 	_ = -(unsafe.Offsetof(Info{}.Connection) ^ unsafe.Offsetof(C.struct_mf_info{}.connection))
 	_ = -(unsafe.Offsetof(Info{}.CloneReason) ^ unsafe.Offsetof(C.struct_mf_info{}.clone_reason))
 	_ = -(unsafe.Offsetof(Info{}.TransportReason) ^ unsafe.Offsetof(C.struct_mf_info{}.transport_reason))
+	_ = -(unsafe.Offsetof(Info{}.Growths) ^ unsafe.Offsetof(C.struct_mf_info{}.growths))
+	_ = -(unsafe.Offsetof(Info{}.Shrinks) ^ unsafe.Offsetof(C.struct_mf_info{}.shrinks))
+	_ = -(unsafe.Offsetof(Info{}.Placement) ^ unsafe.Offsetof(C.struct_mf_info{}.placement))
 )
 
 const (

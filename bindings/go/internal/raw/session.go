@@ -58,6 +58,7 @@ const (
 // Options is struct mf_session_opts in Go's terms: strings that are empty are NULL in C.
 type Options struct {
 	Flags, Readers, Clone, Uring, ACL     uint32
+	Placement                             uint32
 	MaxWrite, MaxReadahead, MaxBackground uint32
 	TimeGran, MaxOutstanding, StopTimeout uint32
 	Want, Unwant                          uint64
@@ -71,6 +72,7 @@ func (o *Options) toC(c *C.struct_mf_session_opts) func() {
 	c.readers = C.uint32_t(o.Readers)
 	c.clone_fd = C.uint32_t(o.Clone)
 	c.uring = C.uint32_t(o.Uring)
+	c.placement = C.uint32_t(o.Placement)
 	c.acl = C.uint32_t(o.ACL)
 	c.max_write = C.uint32_t(o.MaxWrite)
 	c.max_readahead = C.uint32_t(o.MaxReadahead)
@@ -178,6 +180,7 @@ func ParseCommandLine(args []string, wantsSource bool) (CommandLine, int) {
 		Text:       C.GoString(&c.text[0]),
 		Options: Options{
 			Flags: uint32(o.flags), Readers: uint32(o.readers), Clone: uint32(o.clone_fd), Uring: uint32(o.uring),
+			Placement: uint32(o.placement),
 			ACL: uint32(o.acl), MountOptions: C.GoString(o.mount_options), FSName: C.GoString(o.fsname),
 			Subtype: C.GoString(o.subtype),
 		},

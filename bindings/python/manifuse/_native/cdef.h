@@ -304,6 +304,8 @@ enum mf_acl {
 
 enum mf_uring_mode { MF_URING_AUTO = 0, MF_URING_OFF = 1, MF_URING_REQUIRE = 2 };
 
+enum mf_placement { MF_PLACEMENT_AUTO = 0, MF_PLACEMENT_PINNED = 1, MF_PLACEMENT_FREE = 2 };
+
 enum mf_log_level { MF_LOG_ERROR = 0, MF_LOG_WARNING = 1, MF_LOG_INFO = 2, MF_LOG_DEBUG = 3 };
 
 #define MF_OPT_SIGNALS ...
@@ -334,6 +336,7 @@ struct mf_session_opts {
 
     void (*log)(uint32_t level, const char *text, void *log_user);
     void *log_user;
+    uint32_t placement;
     ...;
 };
 
@@ -373,6 +376,9 @@ struct mf_info {
     uint64_t connection;
     char clone_reason[128];
     char transport_reason[128];
+    uint64_t growths;
+    uint64_t shrinks;
+    char placement[128];
     ...;
 };
 
