@@ -240,6 +240,7 @@ def render(data: Data) -> str:
     t = Table(data)
     lines = [*circumstances(data), "", *server_table(t.servers), ""]
     for op in t.ops:
-        lines += [*op_table(t, op), ""]
+        if any(op == o for _, o, _ in t.cells):
+            lines += [*op_table(t, op), ""]
     lines += requirement_table(data["comparisons"])
     return "\n".join(lines)
