@@ -129,5 +129,5 @@ type VkernelOpts struct {
 	StructSize, Minor       uint32
 	Flags                   uint64
 	CloneFailAt, CloneErrno uint32
-	UID, GID, PID, Reserved uint32
+	UID, GID, PID, Queues   uint32
 }

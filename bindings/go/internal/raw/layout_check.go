@@ -217,5 +217,5 @@ const (
 	_ = -(unsafe.Offsetof(VkernelOpts{}.UID) ^ unsafe.Offsetof(C.struct_mf_vkernel_opts{}.uid))
 	_ = -(unsafe.Offsetof(VkernelOpts{}.GID) ^ unsafe.Offsetof(C.struct_mf_vkernel_opts{}.gid))
 	_ = -(unsafe.Offsetof(VkernelOpts{}.PID) ^ unsafe.Offsetof(C.struct_mf_vkernel_opts{}.pid))
-	_ = -(unsafe.Offsetof(VkernelOpts{}.Reserved) ^ unsafe.Offsetof(C.struct_mf_vkernel_opts{}.reserved))
+	_ = -(unsafe.Offsetof(VkernelOpts{}.Queues) ^ unsafe.Offsetof(C.struct_mf_vkernel_opts{}.queues))
 )

@@ -533,7 +533,7 @@ struct mf_vkernel_opts {
     uint32_t clone_fail_at;
     uint32_t clone_errno;
     uint32_t uid, gid, pid;
-    uint32_t reserved;
+    uint32_t queues;
     ...;
 };
 
