@@ -24,7 +24,6 @@ void fs_gate_pass(struct fs_gate *gate)
 {
     pthread_mutex_lock(&gate->lock);
     gate->waiting++;
-    gate->entered++;
     pthread_cond_broadcast(&gate->changed);
     while (!gate->open)
         pthread_cond_wait(&gate->changed, &gate->lock);

@@ -23,8 +23,7 @@
 struct fs_gate {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    unsigned waiting; /* inside now */
-    unsigned entered; /* ever */
+    _Atomic unsigned waiting; /* inside now */
     bool open;
 };
 void fs_gate_init(struct fs_gate *gate);

@@ -86,7 +86,7 @@ void fs_init(struct fs_rig *rig)
     rig->implemented = fs_operations();
 }
 
-void fs_prepare(struct fs_rig *rig)
+void fs_make(struct fs_rig *rig)
 {
     struct mf_upcall_ops ops = { .size = sizeof(ops),
                                  .implemented = rig->implemented,
@@ -97,8 +97,13 @@ void fs_prepare(struct fs_rig *rig)
                                  .interrupted = interrupted };
     struct mf_error err = { .size = sizeof(err) };
 
-    cr_assert_eq(mf_vkernel_new(&rig->kernel, &rig->vk), 0);
     cr_assert_eq(mf_session_new_upcall(&ops, rig, &rig->opts, &rig->s, &err), 0, "%s", err.text);
+}
+
+void fs_prepare(struct fs_rig *rig)
+{
+    cr_assert_eq(mf_vkernel_new(&rig->kernel, &rig->vk), 0);
+    fs_make(rig);
 }
 
 void fs_connect(struct fs_rig *rig)
@@ -149,11 +154,13 @@ void fs_end(struct fs_rig *rig)
     cr_assert(rig->inside_at_destroy == 0);
     cr_assert(rig->inside == 0);
     cr_assert_eq(rig->started, rig->ended, "%u readers started, %u ended", rig->started, rig->ended);
+    pthread_mutex_destroy(&rig->lock);
+    if (!rig->vk)
+        return;
     cr_assert_eq(mf_vkernel_pending(rig->vk), 0, "requests are left");
     cr_assert_eq(mf_vkernel_bad_replies(rig->vk), 0, "answers were refused");
     mf_vkernel_free(rig->vk);
     rig->vk = NULL;
-    pthread_mutex_destroy(&rig->lock);
 }
 
 /* ---- step by step -------------------------------------------------------------------------------- */

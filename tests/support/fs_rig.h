@@ -52,6 +52,8 @@ struct fs_rig {
 };
 
 void fs_init(struct fs_rig *rig);
+/* Make the session, without a kernel. */
+void fs_make(struct fs_rig *rig);
 /* Make kernel and session, and shake hands. */
 void fs_connect(struct fs_rig *rig);
 /* The same without the handshake. */
