@@ -343,6 +343,7 @@ static int32_t handler(struct mf_call *call, void *user)
     struct request *r = find(call->unique);
     uint64_t room;
     uint8_t how = byte();
+    int32_t rc = MF_ANSWERED;
 
     (void)user;
     CHECK(r && call->session == mf_req_session(call->req) && mf_req_call(call->req) == call);
@@ -358,13 +359,16 @@ static int32_t handler(struct mf_call *call, void *user)
     if (how & 0x10)
         CHECK(known_result(reply(call->req)));
     switch (how & 7) {
-    case 0: return answer_by_record(call);
-    case 1: return (int32_t)number(4);
-    case 2: return -(int32_t)number(2);
-    case 3: r->kept = true; return MF_ANSWER_LATER;
-    case 4: r->kept = true; return MF_ANSWER_LATER;
-    default: return MF_ANSWERED;
+    case 0: rc = answer_by_record(call); break;
+    case 1: rc = (int32_t)number(4); break;
+    case 2: rc = -(int32_t)number(2); break;
+    case 3:
+    case 4: rc = MF_ANSWER_LATER; break;
+    default: break;
     }
+    if (rc == MF_ANSWER_LATER)
+        r->kept = true;
+    return rc;
 }
 
 static void reader_hook(struct mf_session *s, uint32_t reader, void *user)
