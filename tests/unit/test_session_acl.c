@@ -128,7 +128,7 @@ Test(session_acl, the_kernels_flush_of_times_is_nobodys, .timeout = 30)
 Test(session_acl, what_is_not_implemented_is_so_for_everybody, .timeout = 30)
 {
     begin(MF_ACL_OWNER);
-    rig.s->implemented = 0;
+    rig.s->implemented = rig.s->terms.implemented = 0;
     cr_expect_eq(ask_as(OTHER, FUSE_GETXATTR, 0), -ENOSYS);
     fs_end(&rig);
 }

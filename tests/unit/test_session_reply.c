@@ -915,7 +915,7 @@ static int32_t never(struct mf_call *c, struct fs_rig *r)
     return -EIO;
 }
 
-FS_TEST(session_reply, what_is_not_implemented)
+static void expect_refusals(int refusal)
 {
     rig.s->implemented = 0;
     for (uint32_t opcode = 1; opcode < MF__OPCODES; opcode++) {
@@ -925,8 +925,21 @@ FS_TEST(session_reply, what_is_not_implemented)
         if (!row->known || row->reply == MF__REPLY_NEVER || (row->props & MF__OPC_SESSION))
             continue;
         ask_sample(opcode, never);
-        cr_expect_eq(got.rc, released ? 0 : -ENOSYS, "%s: %d", row->name, got.rc);
+        cr_expect_eq(got.rc, released ? 0 : row->slot ? refusal : -ENOSYS, "%s: %d", row->name, got.rc);
     }
+}
+
+FS_TEST(session_reply, what_is_not_implemented)
+{
+    rig.s->terms.implemented = 0;
+    expect_refusals(-ENOSYS);
+}
+
+/* The kernel would take ENOSYS for the whole connection. */
+FS_TEST(session_reply, what_only_another_session_implements)
+{
+    rig.s->terms.implemented = UINT64_MAX;
+    expect_refusals(-EIO);
 }
 
 FS_TEST(session_reply, opcodes_that_nobody_knows)
