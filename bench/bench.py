@@ -405,8 +405,9 @@ def show(data: dict[str, Any], args: argparse.Namespace) -> int:
     if data.get("interrupted"):
         return int(data["interrupted"])
     if args.report:
-        scenarios = OUT / "blocked.json"
-        report.write(data, json.loads(scenarios.read_text()) if scenarios.exists() else None, TOP / "docs")
+        beside = [OUT / name for name in ("blocked.json", "busy.json")]
+        blocked, busy = (json.loads(f.read_text()) if f.exists() else None for f in beside)
+        report.write(data, blocked, busy, TOP / "docs")
         print("\nwritten: docs/performance.md, docs/performance.svg")
     if any(s["failed"] for s in data["servers"]):
         return 1

@@ -171,6 +171,7 @@ def held(b: Bench, r: Running, scenario: str, clients: int, name: str) -> Load:
         stat = b.stat(r)
     except BaseException:
         others.child.kill()
+        r.give_up()
         raise
     b.keep(r, scenario, stat | {"there": there})
     return others
@@ -179,8 +180,13 @@ def held(b: Bench, r: Running, scenario: str, clients: int, name: str) -> Load:
 def waiting(b: Bench, r: Running) -> None:
     others = held(b, r, "wait", WAITERS, "wait")
     others.child.kill()  # takes its clients with it: each one's request is interrupted
+    released = until(lambda: r.requests_in_hand() == 0, 5)
+    b.samples[r.server.name, "wait"][-1]["released_s"] = released
+    if released is None:
+        r.give_up()
     others.child.communicate()
-    b.samples[r.server.name, "wait"][-1]["released_s"] = until(lambda: r.requests_in_hand() == 0, 5)
+    if released is None:
+        raise ServerError("handlers that wait are not released")
 
 
 def never(b: Bench, r: Running) -> None:

@@ -238,6 +238,25 @@ def idle(scenarios: Data | None) -> list[str]:
     return table(["row", "of a CPU", "RSS MiB", "PSS MiB", "threads"], rows)
 
 
+def busy_machine(busy: Data | None) -> list[str]:
+    if not busy:
+        return ["Not measured."]
+    m, c = busy["machine"], busy["config"]
+    rows = []
+    for k in busy["cells"]:
+        ratios = [f"{k['share']:.2f}", f"{k['latency']:.2f}"] if "share" in k else ["", ""]
+        end = "" if "holds" not in k else "holds" if k["holds"] else "**MISSED**"
+        rate, p99 = f"{k['ops_per_s']:,.0f}", f"{k['p99_us']:,.0f}"
+        rows.append([k["hogs"], k["op"], str(k["clients"]), f"`{k['row']}`", rate, p99, *ratios, end])
+    head = ["hogs", "operation", "clients", "row", "calls/s", "p99 µs", "calls, ratio", "p99, ratio", ""]
+    return [
+        f"{m['cpus']} CPUs and as many hogs, {m['date']}; medians of {c['rounds']} rounds of {c['seconds']:g} s. "
+        f"Ratios to `{c['reference']}`.",
+        "",
+        *table(head, rows),
+    ]
+
+
 # ---- the page ----
 
 
@@ -250,7 +269,7 @@ def fill(page: str, name: str, lines: list[str]) -> str:
     return page
 
 
-def write(data: Data, scenarios: Data | None, docs: Path) -> None:
+def write(data: Data, scenarios: Data | None, busy: Data | None, docs: Path) -> None:
     t = Table(data)
     path = docs / "performance.md"
     page = path.read_text()
@@ -263,6 +282,7 @@ def write(data: Data, scenarios: Data | None, docs: Path) -> None:
         "ring against device": ring_against_device(t),
         "slow handlers": slow_handlers(scenarios),
         "idle": idle(scenarios),
+        "busy machine": busy_machine(busy),
     }
     for name, lines in blocks.items():
         page = fill(page, name, lines)
