@@ -294,4 +294,4 @@ AT(mf_vkernel_opts, clone_errno, 20);
 AT(mf_vkernel_opts, uid, 24);
 AT(mf_vkernel_opts, gid, 28);
 AT(mf_vkernel_opts, pid, 32);
-AT(mf_vkernel_opts, reserved, 36);
+AT(mf_vkernel_opts, queues, 36);
