@@ -376,6 +376,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", type=Path, default=OUT / "results.json")
     p.add_argument("--show", type=Path, metavar="JSON", help="print an earlier run's table")
     p.add_argument("--report", action="store_true", help="write the figures into docs/performance.md, and its plot")
+    p.add_argument("--force", action="store_true", help="--report also from a machine that was too busy")
     p.add_argument("--list", action="store_true", help="name servers and suites, and leave")
     p.add_argument("--strict", action="store_true", help="exit 1 when a requirement is missed")
     return p
@@ -404,7 +405,9 @@ def show(data: dict[str, Any], args: argparse.Namespace) -> int:
     print(results.render(data))
     if data.get("interrupted"):
         return int(data["interrupted"])
-    if args.report:
+    if args.report and results.too_busy(data) and not args.force:
+        print("\nnot written into docs/performance.md: too busy a machine (--force writes it)")
+    elif args.report:
         beside = [OUT / name for name in ("blocked.json", "busy.json")]
         blocked, busy = (json.loads(f.read_text()) if f.exists() else None for f in beside)
         report.write(data, blocked, busy, TOP / "docs")

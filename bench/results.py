@@ -216,6 +216,11 @@ def server_table(servers: list[Data]) -> list[str]:
     return lines + [f"  {s['name']:<{wide}}  {s['transport']:<6} {server_text(s)}" for s in servers]
 
 
+def too_busy(data: Data) -> bool:
+    samples = sum(x["rounds"] for x in data["cells"])
+    return sum(x["spoilt"] for x in data["cells"]) * 4 > samples
+
+
 def circumstances(data: Data) -> list[str]:
     """Where and how it was measured, one sentence each."""
     m, c = data["machine"], data["config"]
@@ -229,7 +234,7 @@ def circumstances(data: Data) -> list[str]:
         f"samples in which others took more than {c['others']:.0%} of the CPUs, after up to "
         f"{c['retries']} retries: {spoilt} of {samples}",
     ]
-    if spoilt * 4 > samples:
+    if too_busy(data):
         lines.append("TOO BUSY A MACHINE: these figures say little")
     if data.get("interrupted"):
         lines.append("INTERRUPTED: some cells have fewer rounds")
