@@ -218,7 +218,7 @@ def server_table(servers: list[Data]) -> list[str]:
 
 def too_busy(data: Data) -> bool:
     samples = sum(x["rounds"] for x in data["cells"])
-    return sum(x["spoilt"] for x in data["cells"]) * 4 > samples
+    return bool(sum(x["spoilt"] for x in data["cells"]) * 4 > samples)
 
 
 def circumstances(data: Data) -> list[str]:
