@@ -151,12 +151,13 @@ static void session_free(struct mf_session *s)
 
 static int session_alloc(const struct mf_session_opts *opts, struct mf_session **out, struct mf_error *err)
 {
-    struct mf_session *s = calloc(1, sizeof(*s));
+    struct mf_session *s = NULL;
     int rc;
 
     *out = NULL;
-    if (!s)
+    if (posix_memalign((void **)&s, MF__CACHE_LINE, sizeof(*s)) != 0)
         return mf__errorf(err, -ENOMEM, "no memory for a session");
+    memset(s, 0, sizeof(*s));
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     pthread_mutex_init(&s->serial, NULL);

@@ -68,6 +68,7 @@ int mf__crews_make(struct mf_session *s)
             atomic_store(&s->readers[reader++]->crew, &s->crews[c]);
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
+    s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = s->opts.readers ? total : MF__AUTO_READERS;
     return rc;
 }
@@ -166,11 +167,14 @@ void mf__crew_fall_back(struct mf__reader *r, int error)
 {
     struct mf_session *s = r->session;
     struct mf__crew *device = &s->crews[0];
+    struct mf__crew *c = atomic_load(&r->crew);
 
+    if (c && c->ring)
+        atomic_store(&c->base, 0); /* else the monitor would send one after the other here */
     mf__crew_leave(r);
     pthread_mutex_lock(&s->lock);
     if (s->terms.transport == MF_TRANSPORT_URING) {
-        s->terms.transport = MF_TRANSPORT_DEVICE;
+        s->terms.transport = s->channels[0]->ops->kind;
         snprintf(s->transport_reason, sizeof(s->transport_reason), "the kernel refused the ring's entries: %s",
                  mf__strerror(-error));
         mf__logf(&s->log, MF_LOG_WARNING, "%s; requests come on the device", s->transport_reason);

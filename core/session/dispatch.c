@@ -4,6 +4,16 @@
 
 #include "session/session.h"
 
+#define TURN_SPINS 1000u /* some ten microseconds */
+
+#if defined(__x86_64__) || defined(__i386__)
+#define RELAX() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define RELAX() __asm__ volatile("yield")
+#else
+#define RELAX() atomic_signal_fence(memory_order_seq_cst)
+#endif
+
 /* Nobody answers for these within the filesystem's code. */
 static bool may_pass(const struct mf_session *s, const struct mf__slot *slot)
 {
@@ -44,6 +54,47 @@ static void answer_error(struct mf__slot *slot, int error)
     settle(slot, false);
 }
 
+/*
+ * Handlers that exclude each other by a lock of their language: a reader that finds the lock taken would be put to
+ * sleep and woken, which costs more than the few microseconds for which most handlers keep it. So it waits for its
+ * turn here, awake, and goes on without one when that takes too long: then the handler waits for something else.
+ */
+static void take_turn(struct mf_session *s, uint32_t me)
+{
+    uint32_t none = 0;
+
+    for (uint32_t i = 0; i < TURN_SPINS; i++) {
+        if (atomic_load_explicit(&s->turn, memory_order_relaxed) == 0 &&
+            atomic_compare_exchange_weak_explicit(&s->turn, &none, me, memory_order_acquire, memory_order_relaxed))
+            return;
+        none = 0;
+        RELAX();
+    }
+    atomic_store_explicit(&s->turn, me, memory_order_relaxed); /* who waits has no turn: the next need not spin */
+}
+
+static void end_turn(struct mf_session *s, uint32_t me)
+{
+    atomic_compare_exchange_strong_explicit(&s->turn, &me, 0, memory_order_release, memory_order_relaxed);
+}
+
+static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
+{
+    uint32_t me = slot->reader->index + 1;
+    int32_t rc;
+
+    if (s->serialize)
+        pthread_mutex_lock(&s->serial);
+    if (s->takes_turns)
+        take_turn(s, me);
+    rc = s->upcall(&slot->call, s->user);
+    if (s->takes_turns)
+        end_turn(s, me);
+    if (s->serialize)
+        pthread_mutex_unlock(&s->serial);
+    return rc;
+}
+
 static void enter_handler(struct mf_session *s, struct mf__slot *slot)
 {
     struct mf_call *call = &slot->call;
@@ -55,11 +106,7 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     call->again = (slot->io.msg.hdr.unique & FUSE_UNIQUE_RESEND) != 0;
     memset(&call->answer, 0, sizeof(call->answer));
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
-    if (s->serialize)
-        pthread_mutex_lock(&s->serial);
-    rc = s->upcall(call, s->user);
-    if (s->serialize)
-        pthread_mutex_unlock(&s->serial);
+    rc = run_handler(s, slot);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
         settle(slot, slot->kept || rc == MF_ANSWER_LATER);
         return;

@@ -5,7 +5,8 @@
  * A crew needs help when at one look all of its members are in handlers and it has served few requests since the
  * last look: handlers that return at once keep a reader busy, too, but then the count is high. And only where they
  * sleep: one that computes, or waits for a CPU, would not get on faster with another reader beside it. Should it
- * compute for long, the crew gets one more all the same, so that a short request need not wait for its end.
+ * compute for long (its CPU time says so), the crew gets one more all the same, so that a short request need not
+ * wait for the end of a long one.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -28,22 +29,46 @@ struct view {
     uint64_t requests;
 };
 
-bool mf__thread_sleeps(uint32_t tid)
+int mf__read_text(const char *path, char *text, size_t room)
 {
-    char path[64], text[256];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n;
-    char *p;
-    int fd;
 
-    snprintf(path, sizeof(path), "/proc/self/task/%u/stat", tid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return true;
-    n = read(fd, text, sizeof(text) - 1);
+        return -errno;
+    n = read(fd, text, room - 1);
     close(fd);
     text[n > 0 ? n : 0] = '\0';
+    return n > 0 ? 0 : -EIO;
+}
+
+int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/self/task/%u/%s", tid, name);
+    return mf__read_text(path, text, room);
+}
+
+bool mf__thread_sleeps(uint32_t tid)
+{
+    char text[256];
+    char *p;
+
+    if (mf__thread_file(tid, "stat", text, sizeof(text)) < 0)
+        return true;
     p = strrchr(text, ')');
     return !p || !p[1] || p[2] != 'R';
+}
+
+uint64_t mf__thread_ran_ns(uint32_t tid)
+{
+    unsigned long long ran = 0;
+    char text[128];
+
+    if (mf__thread_file(tid, "schedstat", text, sizeof(text)) == 0)
+        sscanf(text, "%llu", &ran);
+    return ran;
 }
 
 static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
@@ -61,15 +86,21 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
     }
 }
 
-static bool somebody_computes(struct mf_session *s, struct mf__crew *c)
+/* CPU time of a crew's members; *asleep: none of them runs or waits for a CPU. */
+static uint64_t time_on_cpu(struct mf_session *s, struct mf__crew *c, bool *asleep)
 {
+    uint64_t sum = 0;
+
+    *asleep = true;
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) == c && !mf__thread_sleeps(atomic_load(&r->tid)))
-            return true;
+        if (atomic_load(&r->crew) != c)
+            continue;
+        sum += mf__thread_ran_ns(atomic_load(&r->tid));
+        *asleep = *asleep && mf__thread_sleeps(atomic_load(&r->tid));
     }
-    return false;
+    return sum;
 }
 
 static bool may_join(struct mf_session *s, struct mf__reader *r)
@@ -79,8 +110,41 @@ static bool may_join(struct mf_session *s, struct mf__reader *r)
     return !atomic_load(&r->spent) || atomic_load(&s->place.mode) == MF__PLACE_YIELDING;
 }
 
-/* A parked reader, or a new one, becomes a member. */
-static void grow(struct mf_session *s, struct mf__crew *c)
+/* One member fewer: whoever looks next parks itself, and one that waits for requests is made to look. */
+static void let_go(struct mf_session *s, struct mf__crew *c, uint32_t limit)
+{
+    bool kicked = false;
+
+    atomic_store(&c->limit, limit);
+    mf__count(&s->shrinks, 1);
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !kicked; i++) {
+        struct mf__reader *r = s->readers[i];
+
+        kicked = atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING;
+        if (kicked)
+            mf__kick(r);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* All readers are taken: a crew with members to spare gives one, which can be had at the next look. */
+static void take_from_others(struct mf_session *s, struct mf__crew *poor)
+{
+    for (uint32_t i = 0; i < s->crew_count; i++) {
+        struct mf__crew *c = &s->crews[i];
+        struct view v;
+
+        look(s, c, &v);
+        if (c != poor && v.members > c->base && v.free > 1) {
+            let_go(s, c, v.members - 1);
+            return;
+        }
+    }
+}
+
+/* A parked reader, or a new one, becomes a member. false: there is none at the moment. */
+static bool grow(struct mf_session *s, struct mf__crew *c)
 {
     struct mf__reader *r = NULL;
     bool fresh = false;
@@ -100,8 +164,11 @@ static void grow(struct mf_session *s, struct mf__crew *c)
         pthread_cond_broadcast(&s->changed);
     }
     pthread_mutex_unlock(&s->lock);
+    if (!r)
+        take_from_others(s, c);
     if (fresh && mf__reader_spawn(r) < 0)
         mf__crew_leave(r);
+    return r != NULL;
 }
 
 static void begin_window(struct mf__crew *c)
@@ -118,22 +185,39 @@ static void begin_window(struct mf__crew *c)
 static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
 {
     bool fast = c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks;
+    uint32_t spare = c->least_free > 1 ? (c->least_free + 1) / 2 : fast;
 
-    if (members > c->base && (c->least_free > 1 || fast)) {
-        atomic_store(&c->limit, members - 1);
-        mf__count(&s->shrinks, 1);
-    }
+    if (spare && members > c->base)
+        let_go(s, c, members - spare > c->base ? members - spare : c->base);
     if (c->window > MF__CREW_WINDOW)
         c->window -= c->window / 8;
     begin_window(c);
 }
 
-static bool needs_help(struct mf_session *s, struct mf__crew *c, const struct view *v, uint64_t served)
+/* How many more members a crew should have now. */
+static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v, uint64_t served)
 {
-    if (v->free || v->members == 0 || served >= (uint64_t)FEW_PER_MEMBER * v->members)
-        return false;
-    c->stuck_ticks = served ? 0 : c->stuck_ticks + 1;
-    return c->stuck_ticks >= COMPUTING_TICKS || !somebody_computes(s, c);
+    uint64_t ran;
+    bool asleep;
+
+    if (v->members < c->base)
+        return 1;
+    if (v->free || v->members == 0 || served >= (uint64_t)FEW_PER_MEMBER * v->members) {
+        c->stuck_ticks = 0;
+        return 0;
+    }
+    ran = time_on_cpu(s, c, &asleep);
+    if (asleep) /* doubling: twenty clients in waiting handlers are served after a few ticks */
+        return (v->members + 1) / 2;
+    if (served || c->stuck_ticks++ == 0) {
+        c->stuck_ticks = !served;
+        c->ran_ns = ran;
+        return 0;
+    }
+    if (c->stuck_ticks < COMPUTING_TICKS || ran - c->ran_ns < COMPUTING_TICKS * TICK_NS / 2)
+        return 0;
+    c->stuck_ticks = 0;
+    return 1;
 }
 
 /* Returns whether the crew is quiet: nothing came, and somebody would take what comes. */
@@ -141,18 +225,17 @@ static bool watch(struct mf_session *s, struct mf__crew *c)
 {
     struct view v;
     uint64_t served;
+    uint32_t more;
 
     look(s, c, &v);
     served = v.requests - c->requests;
     if (v.requests < c->requests)
         served = 0; /* a member with its count has gone */
     c->requests = v.requests;
-    if (v.members < c->base)
-        grow(s, c);
-    if (needs_help(s, c, &v, served)) {
-        /* Doubling: twenty clients in waiting handlers are served after a few ticks. */
-        for (uint32_t i = 0; i < (v.members + 1) / 2; i++)
-            grow(s, c);
+    more = lacking(s, c, &v, served);
+    if (more) {
+        while (more-- && grow(s, c))
+            continue;
         if (c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */
         begin_window(c);

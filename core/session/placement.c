@@ -52,19 +52,6 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 
 static _Atomic(struct mf_session *) autogroup_owner; /* one session of the process may set the group's nice */
 
-static int read_text(const char *path, char *text, size_t room)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n;
-
-    if (fd < 0)
-        return -errno;
-    n = read(fd, text, room - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    return n > 0 ? 0 : -EIO;
-}
-
 /*
  * The group's nice value is the whole session's: only a process that leads its own may change it. And only where
  * the monitor stands above it: at nice 19 it could not see any more that the group starves.
@@ -94,7 +81,7 @@ static int group_nice(void)
     char text[64], *nice;
     int value = 0;
 
-    if (read_text("/proc/self/autogroup", text, sizeof(text)) == 0 && (nice = strstr(text, "nice ")))
+    if (mf__read_text("/proc/self/autogroup", text, sizeof(text)) == 0 && (nice = strstr(text, "nice ")))
         sscanf(nice, "nice %d", &value);
     return value;
 }
@@ -140,12 +127,12 @@ static void look_at_waits(struct mf_session *s, uint64_t *wait_ns, uint64_t *tur
         struct mf__reader *r = s->readers[i];
         struct mf__crew *c = atomic_load(&r->crew);
         unsigned long long ran, waited, count;
-        char path[64], text[128];
+        char text[128];
 
         if (!c || !c->ring)
             continue;
-        snprintf(path, sizeof(path), "/proc/self/task/%u/schedstat", atomic_load(&r->tid));
-        if (read_text(path, text, sizeof(text)) < 0 || sscanf(text, "%llu %llu %llu", &ran, &waited, &count) != 3)
+        if (mf__thread_file(atomic_load(&r->tid), "schedstat", text, sizeof(text)) < 0 ||
+            sscanf(text, "%llu %llu %llu", &ran, &waited, &count) != 3)
             continue;
         if (r->turns && starved(r, count)) {
             *wait_ns += MF__PLACE_LOOK_NS;

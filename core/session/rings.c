@@ -6,10 +6,21 @@
 #include "session/session.h"
 #include "transport/ring.h"
 
-/* Why not, in words; NULL: rings may be tried. */
-static const char *excluded(const struct mf_session *s, uint64_t offered)
+#define DEFAULT_PAGES 32u /* of a request, where INIT settled no number */
+
+/* Whose rings they would be: the system's, or those of a virtual kernel. NULL: it has none. */
+static const struct mf__uring_sys *ring_system(const struct mf_session *s, void **kernel)
 {
-    if (s->channels[0]->fd < 0)
+    *kernel = NULL;
+    if (s->channels[0]->fd >= 0)
+        return &mf__uring_system;
+    return mf__memory_uring(s->channels[0], kernel);
+}
+
+/* Why not, in words; NULL: rings may be tried. */
+static const char *excluded(const struct mf_session *s, uint64_t offered, bool possible)
+{
+    if (!possible)
         return "the connection is one in memory";
     if (s->opts.uring == MF_URING_OFF)
         return "io_uring is off by option";
@@ -24,18 +35,43 @@ static const char *excluded(const struct mf_session *s, uint64_t offered)
     return NULL;
 }
 
-static int make_rings(struct mf_session *s)
+/* Bytes of the largest payload in the kernel's reckoning: a request's or an answer's. */
+static uint32_t payload_size(const struct mf_session *s)
 {
-    uint32_t queues = mf__ring_queues();
+    uint32_t pages = s->terms.flags & FUSE_MAX_PAGES ? s->terms.max_pages : DEFAULT_PAGES;
+    uint32_t size = pages * MF__PAGE;
+
+    if (size < s->terms.max_write)
+        size = s->terms.max_write;
+    return size < FUSE_MIN_READ_BUFFER ? FUSE_MIN_READ_BUFFER : size;
+}
+
+/* A ring was refused, and with it the mount's readiness for any: the readers of all rings go to the device. */
+static void refused(void *user, int error)
+{
+    struct mf_session *s = user;
+
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        mf__ring_refuse(s->rings[i], error);
+}
+
+static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, void *kernel)
+{
+    uint32_t queues = sys->queues(kernel);
     uint32_t count = s->opts.readers && s->opts.readers < queues ? s->opts.readers : queues;
-    uint32_t payload = s->terms.max_write < 2 * MF__PAGE ? 2 * MF__PAGE : s->terms.max_write;
-    struct mf__ring_opts opts = {
-        .device = s->channels[0]->fd, .step = count, .queues = queues, .depth = MF__RING_DEPTH, .max_payload = payload
-    };
+    struct mf__ring_opts opts = { .sys = sys,
+                                  .kernel = kernel,
+                                  .device = s->channels[0],
+                                  .queues = queues,
+                                  .depth = MF__RING_DEPTH,
+                                  .max_payload = payload_size(s),
+                                  .refused = refused,
+                                  .user = s };
     int rc = 0;
 
     if (count > MF__MAX_READERS / 2)
-        opts.step = count = MF__MAX_READERS / 2;
+        count = MF__MAX_READERS / 2;
+    opts.step = count;
     while (opts.depth > 2 && opts.depth * queues > MF__RING_BUDGET)
         opts.depth /= 2;
     s->rings = calloc(count, sizeof(struct mf__channel *));
@@ -69,17 +105,19 @@ static int no_rings(struct mf_session *s, int rc, struct mf_error *err)
 
 int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error *err)
 {
-    const char *why = excluded(s, offered);
+    void *kernel;
+    const struct mf__uring_sys *sys = ring_system(s, &kernel);
+    const char *why = excluded(s, offered, sys != NULL);
     int rc;
 
     if (why) {
         snprintf(s->transport_reason, sizeof(s->transport_reason), "%s", why);
         return no_rings(s, -ENOTSUP, err);
     }
-    rc = mf__ring_probe(s->transport_reason, sizeof(s->transport_reason));
+    rc = mf__ring_probe(sys, kernel, s->transport_reason, sizeof(s->transport_reason));
     if (rc < 0)
         return no_rings(s, rc, err);
-    rc = make_rings(s);
+    rc = make_rings(s, sys, kernel);
     if (rc < 0) {
         unmake_rings(s);
         snprintf(s->transport_reason, sizeof(s->transport_reason), "no rings: %s", mf__strerror(-rc));
@@ -90,6 +128,8 @@ int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error
     s->serialize = s->opts.readers == 1;
     snprintf(s->transport_reason, sizeof(s->transport_reason), "the kernel offers io_uring: %u rings for %u queues",
              s->ring_count, s->ring_queues);
+    if (kernel)
+        s->ring_queues = 0; /* they are no CPUs of this machine: nobody is bound to one */
     return 0;
 }
 

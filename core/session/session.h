@@ -172,6 +172,9 @@ struct mf_session {
     uint32_t holders; /* cancelled threads that stay for the entries that they armed */
     pthread_mutex_t serial; /* taken around handlers where `serialize`: one reader was asked for */
     bool serialize;
+    bool takes_turns; /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
+    _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
+    char turn_line[MF__CACHE_LINE - sizeof(uint32_t)];
     pthread_t monitor;
     bool monitor_on;
     pthread_mutex_t monitor_lock;
@@ -242,6 +245,10 @@ void mf__reader_run(struct mf__reader *r); /* on the calling thread */
 
 /* monitor.c: is the thread asleep, rather than running or waiting for a CPU? */
 bool mf__thread_sleeps(uint32_t tid);
+uint64_t mf__thread_ran_ns(uint32_t tid);
+int mf__read_text(const char *path, char *text, size_t room);
+/* /proc/self/task/TID/NAME as text: 0 or -errno. */
+int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 
 /* placement.c */
 #define MF__PLACE_LOOK_NS 16000000u /* between two looks */
