@@ -119,3 +119,13 @@ int mf__memory_channel(struct mf_vkernel *vk, struct mf__channel **out)
 {
     return make_channel(vk, NULL, out);
 }
+
+const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kernel)
+{
+    struct mf__vk_chan *impl = ch->impl;
+
+    if (ch->ops != &memory_transport)
+        return NULL;
+    *kernel = impl->vk;
+    return mf__vk_uring(impl->vk);
+}

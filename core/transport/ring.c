@@ -9,56 +9,77 @@
  * each answer that it gives moves an entry over to it. (What a blocked system call sees of it is a restart, or
  * EINTR where signal(7) says that it is never restarted, as for epoll_wait(2).)
  *
- * Several threads submit, so the submission side has a lock. Completions are claimed one by one with a
+ * Several threads submit, so the submission side has a lock. Under it a command is submitted at once or taken
+ * back: between two holders the submission queue is empty. Completions are claimed one by one with a
  * compare-and-swap on the ring's head: a thread never holds one that it is not about to handle.
  *
  * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
- * an entry that it had armed would fail its next request.
+ * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory
+ * for: it waits in the same list.
  */
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "transport/ring.h"
-#include "wire/uring.h"
-
-#if defined(__linux__) && !defined(MF_NO_LINUX)
 #include <pthread.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 
-#define WAKE_DATA UINT64_MAX /* user_data of the NOP that wakes */
-#define BODY_SLACK 65536u    /* for an answer that is built beside the request's payload */
+#include "transport/ring.h"
+
+#define WAKE_DATA UINT64_MAX       /* user_data of the NOP that wakes */
+#define POOL_DATA (UINT64_MAX - 1) /* of the command that tells a pool */
+#define BODY_SLACK 65536u          /* for an answer that is built beside the request's payload */
+#define SUBMISSIONS 8u             /* entries are submitted as they come, so the queue stays short */
+#define NAP_NS 1000000             /* before what failed for want of memory is tried again */
+#define WAKE_TRIES 100u
+
+#ifdef __SANITIZE_THREAD__
+/* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
+void __tsan_acquire(void *addr);
+void __tsan_release(void *addr);
+#define HAND_OVER(r) __tsan_release(r)
+#define TAKE_OVER(r) __tsan_acquire(r)
+#else
+#define HAND_OVER(r) ((void)(r))
+#define TAKE_OVER(r) ((void)(r))
+#endif
 
 struct entry {
     struct fuse_uring_req_header *head;
-    uint8_t *payload;
+    uint8_t *payload;    /* its own buffer */
+    uint8_t *at;         /* where the payload of the request in hand lies, and its answer's is expected */
     struct iovec iov[2]; /* the kernel remembers what it points to, not the array itself */
     uint32_t queue;
-    uint32_t next_commit; /* list of answers that foreign threads laid: index + 1 */
-    uint64_t commit_id;
+    uint32_t next_commit; /* list of answers that wait to be committed: index + 1 */
+    uint64_t commit_id;   /* of the request in hand or the last one; 0: never had any */
 };
 
 struct ring {
     struct mf__channel ch;
     struct mf__ring_opts opts;
+    const struct mf__uring_sys *sys;
     int fd;
     uint8_t *maps;
     size_t maps_size;
     struct mf__sqe *sqes;
     size_t sqes_size;
-    _Atomic uint32_t *sq_tail, *cq_head, *cq_tail;
+    _Atomic uint32_t *sq_head, *sq_tail, *cq_head, *cq_tail;
     uint32_t *sq_array;
     uint32_t sq_mask, cq_mask;
     struct mf__cqe *cqes;
-    struct entry *entries;
+    struct entry *entries;   /* first entries of all queues, second ones of all queues, ... */
+    _Atomic uint32_t *alive; /* per queue: entries that were not refused */
+    uint32_t queue_count;
     uint32_t count;
-    struct mf__region headers, payloads;
+    struct mf__region headers, payloads, pools;
     size_t payload_room;
     pthread_mutex_t submit;
-    _Atomic uint32_t foreign; /* first of the answers that wait for a reader's commit: index + 1 */
-    _Atomic int state;        /* 0 nothing registered, 1 registered, negative: refused */
+    uint32_t armed;           /* entries whose first command is out; under the lock */
+    _Atomic uint32_t waiting; /* first of the answers that wait for a reader's commit: index + 1 */
+    _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
     _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
     _Atomic bool shut;
 };
@@ -68,28 +89,30 @@ static struct ring *ring_of(struct mf__channel *ch)
     return MF__CONTAINER_OF(ch, struct ring, ch);
 }
 
-static int sys_setup(uint32_t entries, struct mf__uring_params *p)
+static bool passing(int error)
 {
-    long rc = syscall(MF__SYS_IO_URING_SETUP, entries, p);
-
-    return rc < 0 ? -errno : (int)rc;
+    return error == -EAGAIN || error == -EBUSY || error == -ENOMEM;
 }
 
-static int sys_enter(int fd, uint32_t submit, uint32_t wait, uint32_t flags)
+static void nap(void)
 {
-    long rc = syscall(MF__SYS_IO_URING_ENTER, fd, submit, wait, flags, NULL, 0);
+    const struct timespec time = { .tv_nsec = NAP_NS };
 
-    return rc < 0 ? -errno : (int)rc;
+    nanosleep(&time, NULL);
 }
 
-/* ---- what the system offers ------------------------------------------------------------------------ */
+/* ---- the system ------------------------------------------------------------------------------------ */
 
-uint32_t mf__ring_queues(void)
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+#include <sys/syscall.h>
+
+static uint32_t system_queues(void *kernel)
 {
     FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
     unsigned first = 0, last = 0;
     int n;
 
+    (void)kernel;
     if (!file)
         return 0;
     n = fscanf(file, "%u-%u", &first, &last);
@@ -99,121 +122,344 @@ uint32_t mf__ring_queues(void)
     return n < 1 || first != 0 ? 0 : last + 1;
 }
 
-int mf__ring_probe(char *reason, size_t room)
+static int system_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
+{
+    long rc = syscall(MF__SYS_IO_URING_SETUP, entries, p);
+
+    (void)kernel;
+    return rc < 0 ? -errno : (int)rc;
+}
+
+static int system_enter(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags)
+{
+    long rc = syscall(MF__SYS_IO_URING_ENTER, fd, submit, wait, flags, NULL, 0);
+
+    (void)kernel;
+    return rc < 0 ? -errno : (int)rc;
+}
+
+static int system_attach(void *kernel, int fd, struct mf__channel *device)
+{
+    int32_t file = device->fd;
+
+    (void)kernel;
+    return syscall(MF__SYS_IO_URING_REGISTER, fd, MF__URING_REGISTER_FILES, &file, 1) < 0 ? -errno : 0;
+}
+
+static int system_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
+{
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
+
+    (void)kernel;
+    if (base == MAP_FAILED)
+        return -errno;
+    /* A child that does not exec would keep the ring, and with it the mount, alive. */
+    madvise(base, size, MADV_DONTFORK);
+    *out = base;
+    return 0;
+}
+
+static void keep_from_children(const struct mf__region *region)
+{
+    /* A forked child must not share pages that the kernel writes to: they would be copied under its feet. */
+    if (region->base)
+        madvise(region->base, region->size, MADV_DONTFORK);
+}
+
+#else
+
+static uint32_t system_queues(void *kernel)
+{
+    (void)kernel;
+    return 0;
+}
+
+static int system_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
+{
+    (void)kernel;
+    (void)entries;
+    (void)p;
+    return -ENOSYS;
+}
+
+static int system_enter(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags)
+{
+    (void)kernel;
+    (void)fd;
+    (void)submit;
+    (void)wait;
+    (void)flags;
+    return -ENOSYS;
+}
+
+static int system_attach(void *kernel, int fd, struct mf__channel *device)
+{
+    (void)kernel;
+    (void)fd;
+    (void)device;
+    return -ENOSYS;
+}
+
+static int system_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
+{
+    (void)kernel;
+    (void)fd;
+    (void)size;
+    (void)offset;
+    (void)out;
+    return -ENOSYS;
+}
+
+static void keep_from_children(const struct mf__region *region)
+{
+    (void)region;
+}
+
+#endif
+
+static void system_unmap(void *kernel, void *base, size_t size)
+{
+    (void)kernel;
+    munmap(base, size);
+}
+
+static void system_close(void *kernel, int fd)
+{
+    (void)kernel;
+    close(fd);
+}
+
+static bool system_over(void *kernel, struct mf__channel *device)
+{
+    struct pollfd p = { .fd = device->fd };
+
+    (void)kernel;
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
+const struct mf__uring_sys mf__uring_system = {
+    .queues = system_queues,
+    .setup = system_setup,
+    .enter = system_enter,
+    .attach = system_attach,
+    .map = system_map,
+    .unmap = system_unmap,
+    .close = system_close,
+    .over = system_over,
+};
+
+int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, size_t room)
 {
     struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 };
-    int fd = sys_setup(4, &p);
+    int fd = sys->setup(kernel, SUBMISSIONS, &p);
 
     if (fd < 0) {
         snprintf(reason, room, "io_uring_setup is refused here: %s", mf__strerror(-fd));
         return fd;
     }
-    close(fd);
-    if (mf__ring_queues() == 0) {
+    sys->close(kernel, fd);
+    if (sys->queues(kernel) == 0) {
         snprintf(reason, room, "the number of possible CPUs is not known");
         return -ENOTSUP;
     }
     return 0;
 }
 
-/* ---- submission ------------------------------------------------------------------------------------ */
+/* ---- submission: all with the lock held ------------------------------------------------------------ */
 
-/* The next free submission entry, cleared. The caller holds the lock; each entry is submitted at once. */
-static struct mf__sqe *next_sqe(struct ring *r, uint32_t *tail)
+/* The next submission entry, cleared. */
+static struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
 {
-    struct mf__sqe *sqe;
-    uint32_t i;
+    uint32_t i = atomic_load_explicit(r->sq_tail, memory_order_relaxed) & r->sq_mask;
+    struct mf__sqe *sqe = &r->sqes[i];
 
-    *tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
-    i = *tail & r->sq_mask;
-    sqe = &r->sqes[i];
     memset(sqe, 0, sizeof(*sqe));
+    sqe->opcode = opcode;
+    sqe->user_data = user_data;
     r->sq_array[i] = i;
     return sqe;
 }
 
-static void push_command(struct ring *r, uint32_t index, uint32_t op)
+static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
+{
+    struct mf__sqe *sqe = next_sqe(r, MF__URING_OP_URING_CMD, user_data);
+
+    sqe->flags = MF__URING_FIXED_FILE;
+    sqe->cmd_op = op;
+    return sqe;
+}
+
+/* Was the command that stands at `tail` not taken by the kernel? Then nobody will: take it back. */
+static int settle_submission(struct ring *r, uint32_t tail, int rc)
+{
+    if (atomic_load_explicit(r->sq_head, memory_order_acquire) != tail)
+        return 0;
+    atomic_store_explicit(r->sq_tail, tail, memory_order_relaxed);
+    return rc < 0 ? rc : -EAGAIN;
+}
+
+/* Submit what next_sqe() gave. 0, or an error: then nothing is submitted. */
+static int submit(struct ring *r)
+{
+    uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
+    int rc;
+
+    atomic_store_explicit(r->sq_tail, tail + 1, memory_order_release);
+    HAND_OVER(r);
+    do {
+        rc = r->sys->enter(r->opts.kernel, r->fd, 1, 0, 0);
+    } while (rc == -EINTR && atomic_load_explicit(r->sq_head, memory_order_acquire) == tail);
+    return rc == 1 ? 0 : settle_submission(r, tail, rc);
+}
+
+static int submit_register(struct ring *r, uint32_t index)
 {
     struct entry *e = &r->entries[index];
     struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue };
-    uint32_t tail;
-    struct mf__sqe *sqe = next_sqe(r, &tail);
+    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_REGISTER, index);
 
-    sqe->opcode = MF__URING_OP_URING_CMD;
-    sqe->flags = MF__URING_FIXED_FILE;
-    sqe->fd = 0;
-    sqe->cmd_op = op;
-    sqe->user_data = index;
-    if (op == FUSE_IO_URING_CMD_REGISTER) {
-        sqe->addr = (uintptr_t)e->iov;
-        sqe->len = 2;
-    } else {
-        cmd.commit_id = e->commit_id;
-    }
+    sqe->addr = (uintptr_t)e->iov;
+    sqe->len = 2;
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
-    atomic_store_explicit(r->sq_tail, tail + 1, memory_order_release);
+    return submit(r);
 }
 
-static int submit(struct ring *r, uint32_t n)
+static int submit_commit(struct ring *r, uint32_t index)
 {
-    int rc;
+    struct entry *e = &r->entries[index];
+    struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue, .commit_id = e->commit_id };
+    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_COMMIT_AND_FETCH, index);
+
+    memcpy(sqe->cmd, &cmd, sizeof(cmd));
+    return submit(r);
+}
+
+static int submit_pool(struct ring *r, uint32_t n)
+{
+    size_t size = (size_t)r->opts.depth * r->opts.max_payload;
+    struct mf__fuse_bufpool pool = { .address = (uintptr_t)r->pools.base + n * size,
+                                     .length = (uint32_t)size,
+                                     .queue = (uint16_t)r->entries[n].queue };
+    struct mf__sqe *sqe = next_command(r, MF__FUSE_ADD_BUFPOOL, POOL_DATA);
+
+    memcpy(sqe->cmd, &pool, sizeof(pool));
+    return submit(r);
+}
+
+static bool anything_completed(struct ring *r)
+{
+    return atomic_load_explicit(r->cq_head, memory_order_relaxed) !=
+           atomic_load_explicit(r->cq_tail, memory_order_acquire);
+}
+
+/*
+ * Register the entries: the first of each queue, the second of each queue, and so on, for the mount waits until
+ * all queues have one. It stops where something completed: that may be the refusal, and the receiver, who looks at
+ * it, comes back here.
+ */
+static int register_entries(struct ring *r)
+{
+    int rc = r->armed ? 0 : r->sys->attach(r->opts.kernel, r->fd, r->opts.device);
+
+    for (uint32_t i = 0; rc == 0 && r->opts.pool && r->armed == 0 && i < r->queue_count; i++)
+        rc = submit_pool(r, i);
+    while (rc == 0 && r->armed < r->count) {
+        rc = submit_register(r, r->armed);
+        r->armed += rc == 0;
+        if (anything_completed(r))
+            break;
+    }
+    if (rc < 0 && r->armed >= r->queue_count) {
+        /* Each queue has an entry: serve with fewer. Those that were not armed are gone. */
+        atomic_fetch_add(&r->gone, r->count - r->armed);
+        r->armed = r->count;
+        rc = 0;
+    }
+    if (rc == 0 && r->armed == r->count) {
+        int none = 0;
+
+        atomic_compare_exchange_strong(&r->state, &none, 1);
+    }
+    return rc;
+}
+
+/* ---- commits and wake-ups -------------------------------------------------------------------------- */
+
+static void let_wait(struct ring *r, uint32_t index)
+{
+    uint32_t head = atomic_load_explicit(&r->waiting, memory_order_relaxed);
 
     do {
-        rc = sys_enter(r->fd, n, 0, 0);
-        if (rc > 0)
-            n -= (uint32_t)rc;
-    } while (n && (rc > 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY));
-    return rc < 0 ? rc : 0;
+        r->entries[index].next_commit = head;
+    } while (!atomic_compare_exchange_weak_explicit(&r->waiting, &head, index + 1, memory_order_acq_rel,
+                                                    memory_order_relaxed));
 }
 
+/* 0; an error: the answer waits for the next receive, unless the ring is shut. */
 static int commit(struct ring *r, uint32_t index)
 {
     int rc = -ENODEV;
 
     pthread_mutex_lock(&r->submit);
     if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-        push_command(r, index, FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
-        rc = submit(r, 1);
+        rc = submit_commit(r, index);
+        if (rc < 0)
+            let_wait(r, index);
     }
     pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+/* Commit the answers that wait, here, in a task that lives as long as the ring. */
+static int commit_waiting(struct ring *r)
+{
+    uint32_t next = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
+    int rc = 0;
+
+    while (next) {
+        uint32_t index = next - 1;
+        int one;
+
+        next = r->entries[index].next_commit;
+        one = commit(r, index);
+        if (one < 0)
+            rc = one;
+    }
     return rc;
 }
 
 static void ring_wake(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
-    uint32_t tail;
+    uint32_t tries = WAKE_TRIES;
+    int rc;
 
-    pthread_mutex_lock(&r->submit);
-    if (!atomic_load(&r->shut)) {
-        struct mf__sqe *sqe = next_sqe(r, &tail);
-
-        sqe->opcode = MF__URING_OP_NOP;
-        sqe->user_data = WAKE_DATA;
-        atomic_store_explicit(r->sq_tail, tail + 1, memory_order_release);
-        submit(r, 1);
-    }
-    pthread_mutex_unlock(&r->submit);
-}
-
-static int register_entries(struct ring *r)
-{
-    int32_t file = r->opts.device;
-    int rc = 0;
-
-    if (syscall(MF__SYS_IO_URING_REGISTER, r->fd, MF__URING_REGISTER_FILES, &file, 1) < 0)
-        rc = -errno;
-    for (uint32_t i = 0; i < r->count && rc == 0; i++) {
-        push_command(r, i, FUSE_IO_URING_CMD_REGISTER);
-        rc = submit(r, 1);
-    }
-    atomic_store(&r->state, rc < 0 ? rc : 1);
-    return rc;
+    do {
+        rc = 0;
+        pthread_mutex_lock(&r->submit);
+        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+            next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
+            rc = submit(r);
+        }
+        pthread_mutex_unlock(&r->submit);
+        if (rc < 0 && passing(rc))
+            nap();
+    } while (rc < 0 && passing(rc) && --tries);
 }
 
 int mf__ring_state(struct mf__channel *ch)
 {
     return atomic_load(&ring_of(ch)->state);
+}
+
+void mf__ring_refuse(struct mf__channel *ch, int error)
+{
+    struct ring *r = ring_of(ch);
+    int state = atomic_load(&r->state);
+
+    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
+        continue;
+    ring_wake(ch);
 }
 
 /* ---- completions ----------------------------------------------------------------------------------- */
@@ -223,71 +469,186 @@ static bool claim_cqe(struct ring *r, struct mf__cqe *out)
     uint32_t head = atomic_load_explicit(r->cq_head, memory_order_acquire);
 
     for (;;) {
+        struct mf__cqe *cqe = &r->cqes[head & r->cq_mask];
+
         if (head == atomic_load_explicit(r->cq_tail, memory_order_acquire))
             return false;
-        *out = r->cqes[head & r->cq_mask];
+        /* Whoever comes second reads what the kernel may be writing anew: then the exchange fails. */
+        out->user_data = __atomic_load_n(&cqe->user_data, __ATOMIC_RELAXED);
+        out->res = __atomic_load_n(&cqe->res, __ATOMIC_RELAXED);
         if (atomic_compare_exchange_weak_explicit(r->cq_head, &head, head + 1, memory_order_acq_rel,
                                                   memory_order_acquire))
-            return true;
+            break;
     }
+    TAKE_OVER(r);
+    return true;
 }
 
-/* Answers that foreign threads have laid: commit them here, in a task that lives as long as the ring. */
-static void commit_foreign(struct ring *r)
+/*
+ * Where the payload of a request lies: in the entry's own buffer, or (7.46) in its queue's pool, at the offset that
+ * came with it. NULL: it lies nowhere.
+ */
+static uint8_t *payload_of(const struct ring *r, const struct entry *e)
 {
-    uint32_t next = atomic_exchange_explicit(&r->foreign, 0, memory_order_acquire);
+    size_t size = (size_t)r->opts.depth * r->opts.max_payload;
+    size_t offset = e->head->ring_ent_in_out.padding;
+    uint32_t n = (e->queue - r->opts.first_queue) / r->opts.step;
 
-    while (next) {
-        uint32_t index = next - 1;
-
-        next = r->entries[index].next_commit;
-        commit(r, index);
-    }
+    if (e->head->ring_ent_in_out.payload_sz > r->opts.max_payload)
+        return NULL;
+    if (!r->opts.pool)
+        return e->payload;
+    return offset > size - r->opts.max_payload ? NULL : r->pools.base + n * size + offset;
 }
 
 static void deliver(struct ring *r, uint32_t index, struct mf__io *io)
 {
     struct entry *e = &r->entries[index];
-    size_t used = e->head->ring_ent_in_out.payload_sz;
-    size_t beside;
+    struct mf__msg *msg = &io->msg;
+    uint32_t used = e->head->ring_ent_in_out.payload_sz;
+    size_t beside = 0;
 
     e->commit_id = e->head->ring_ent_in_out.commit_id;
+    e->at = payload_of(r, e);
     io->entry = index;
     io->queue = e->queue;
     io->commit_id = e->commit_id;
-    if (used > r->opts.max_payload || mf__msg_from_ring(&io->msg, e->head, e->payload, used) < 0)
-        io->msg.hdr.opcode = 0;
-    /* An answer must not grow over names that a handler still reads; it moves to the front when it is sent. */
-    beside = used ? mf__round_up(used, MF__CACHE_LINE) : 0;
+    if (!e->at || mf__msg_from_ring(msg, e->head, e->at, used) < 0) {
+        msg->hdr.opcode = 0;
+        e->at = e->at ? e->at : e->payload;
+        used = 0;
+    } else if (msg->args == e->head->op_in) {
+        /* The structure is no longer than the header's length allows: what follows in op_in is of older requests. */
+        size_t rest = msg->hdr.len < sizeof(msg->hdr) + used ? 0 : msg->hdr.len - sizeof(msg->hdr) - used;
+
+        if (msg->args_len > rest)
+            msg->args_len = (uint32_t)rest;
+    }
+    /* An answer must not grow over names that a handler still reads; it moves to its place when it is sent. */
+    if (e->at == e->payload && used)
+        beside = (size_t)mf__round_up(used, MF__CACHE_LINE);
     io->body = e->payload + beside;
     io->body_size = r->payload_room - beside;
 }
 
-/* 1: a request was delivered; 0: look again; -ENODEV: the last entry is gone. */
-static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *io)
+static bool is_end(int error)
+{
+    return error == -ENOTCONN || error == -ECONNABORTED || error == -ECANCELED;
+}
+
+/* The connection is gone, or at least this ring: what a receive says. */
+static int end_of(struct ring *r, struct mf__io *spare, struct mf__io **got)
+{
+    struct mf__channel *device = r->opts.device;
+    int rc = -ENODEV;
+
+    if (r->sys->over(r->opts.kernel, device))
+        rc = device->ops->receive(device, spare, got); /* it knows whether it was aborted */
+    return rc == -ECONNABORTED ? rc : -ENODEV;
+}
+
+static int entry_gone(struct ring *r, const struct mf__cqe *cqe, struct entry *e, struct mf__io *spare,
+                      struct mf__io **got)
+{
+    uint32_t n = (e->queue - r->opts.first_queue) / r->opts.step;
+    bool refused = !e->commit_id && !is_end(cqe->res);
+
+    if (refused && atomic_fetch_sub(&r->alive[n], 1) == 1) {
+        /* A queue without an entry: the mount never gets ready for rings. */
+        mf__ring_refuse(&r->ch, cqe->res);
+        if (r->opts.refused)
+            r->opts.refused(r->opts.user, cqe->res);
+        return -EINTR;
+    }
+    return atomic_fetch_add(&r->gone, 1) + 1 == r->count ? end_of(r, spare, got) : 0;
+}
+
+/* The kernel wants to have the command once more: the answer to INIT is not processed yet, or it was interrupted. */
+static int again(struct ring *r, uint32_t index)
+{
+    int rc;
+
+    if (r->entries[index].commit_id) {
+        rc = commit(r, index);
+        return rc < 0 && passing(rc) ? 0 : rc;
+    }
+    do {
+        nap();
+        pthread_mutex_lock(&r->submit);
+        rc = atomic_load_explicit(&r->shut, memory_order_relaxed) ? -ENODEV : submit_register(r, index);
+        pthread_mutex_unlock(&r->submit);
+    } while (rc < 0 && passing(rc));
+    return rc;
+}
+
+/* 1: a request was delivered; 0: look again; negative: what the receive returns. */
+static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
 {
     uint32_t index = (uint32_t)cqe->user_data;
 
     if (cqe->user_data == WAKE_DATA) {
-        commit_foreign(r);
+        if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
+            ring_wake(&r->ch); /* for the next one, who must leave, too */
         return -EINTR;
     }
+    if (cqe->user_data == POOL_DATA || index >= r->count)
+        return 0; /* where the pool was refused, so are its entries */
     if (cqe->res == 0) {
-        deliver(r, index, io);
+        deliver(r, index, spare);
         return 1;
     }
-    if (cqe->res == -EAGAIN || cqe->res == -EINTR) {
-        pthread_mutex_lock(&r->submit);
-        push_command(r, index, r->entries[index].commit_id ? FUSE_IO_URING_CMD_COMMIT_AND_FETCH
-                                                           : FUSE_IO_URING_CMD_REGISTER);
-        submit(r, 1);
-        pthread_mutex_unlock(&r->submit);
-        return 0;
+    if (cqe->res == -EAGAIN || cqe->res == -EINTR)
+        return again(r, index);
+    return entry_gone(r, cqe, &r->entries[index], spare, got);
+}
+
+/* What is to be done before anything is waited for. */
+static int prepare(struct ring *r)
+{
+    int rc = 0;
+
+    if (atomic_load_explicit(&r->waiting, memory_order_relaxed)) {
+        rc = commit_waiting(r);
+        if (rc < 0 && passing(rc)) {
+            nap();
+            return -EINTR;
+        }
     }
-    /* Before the first request: the kernel took the mount back to the device. */
-    if (cqe->res != -ENOTCONN && cqe->res != -ECANCELED && !r->entries[index].commit_id)
-        atomic_store(&r->state, cqe->res);
-    return atomic_fetch_add(&r->gone, 1) + 1 == r->count ? -ENODEV : 0;
+    if (rc == 0 && atomic_load_explicit(&r->state, memory_order_relaxed) == 0) {
+        pthread_mutex_lock(&r->submit);
+        rc = atomic_load(&r->state) == 0 ? register_entries(r) : 0;
+        pthread_mutex_unlock(&r->submit);
+        if (rc < 0) {
+            mf__ring_refuse(&r->ch, rc);
+            if (r->opts.refused)
+                r->opts.refused(r->opts.user, rc);
+        }
+    }
+    return rc;
+}
+
+static int await(struct ring *r)
+{
+    int rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
+
+    if (rc >= 0)
+        return 0;
+    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
+        return -ENODEV;
+    if (!passing(rc))
+        return rc;
+    nap();
+    return -EINTR;
+}
+
+/* The slot is free, yet what it was last filled with was never answered: a message that wants no answer. */
+static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
+{
+    if (spare->ch && spare->ch->ops == ch->ops) {
+        spare->own_thread = spare->ch == ch;
+        spare->ch->ops->send(spare->ch, spare, spare->msg.hdr.unique, 0, NULL, 0);
+    }
+    spare->commit_id = 0;
 }
 
 static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
@@ -296,56 +657,51 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
     struct mf__cqe cqe;
     int rc;
 
-    if (atomic_load_explicit(&r->state, memory_order_relaxed) == 0) {
-        pthread_mutex_lock(&r->submit);
-        rc = atomic_load(&r->state) == 0 ? register_entries(r) : 0;
-        pthread_mutex_unlock(&r->submit);
-        if (rc < 0)
-            return rc;
-    }
-    for (;;) {
-        while (!claim_cqe(r, &cqe)) {
-            if (atomic_load_explicit(&r->shut, memory_order_relaxed))
-                return -ENODEV;
-            rc = sys_enter(r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
-            if (rc < 0)
-                return rc == -EBADF ? -ENODEV : rc;
-        }
-        rc = completed(r, &cqe, spare);
-        if (rc < 0)
-            return rc;
-        if (rc > 0)
-            break;
-    }
-    *got = spare;
-    return 0;
+    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
+        return -ENODEV;
+    if (spare->commit_id)
+        give_back_unanswered(ch, spare);
+    do {
+        if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
+            return -EINTR;
+        rc = prepare(r);
+        if (rc == 0 && claim_cqe(r, &cqe))
+            rc = completed(r, &cqe, spare, got);
+        else if (rc == 0 && atomic_load_explicit(&r->state, memory_order_relaxed) == 1)
+            rc = await(r);
+    } while (rc == 0);
+    if (rc > 0)
+        *got = spare;
+    return rc > 0 ? 0 : rc;
 }
 
 /* ---- answers --------------------------------------------------------------------------------------- */
 
-/* Gather the body at the front of the entry's payload. */
-static size_t lay_body(struct entry *e, const struct iovec *iov, int n)
+/* Gather the body where the request's payload was. At most one piece lies in the entry's own memory. */
+static void lay_body(struct entry *e, const struct iovec *iov, int n)
 {
     size_t done = 0;
 
     for (int i = 0; i < n; i++) {
-        if (iov[i].iov_len && iov[i].iov_base != e->payload + done)
-            memmove(e->payload + done, iov[i].iov_base, iov[i].iov_len);
+        if (iov[i].iov_len && iov[i].iov_base != e->at + done)
+            memmove(e->at + done, iov[i].iov_base, iov[i].iov_len);
         done += iov[i].iov_len;
     }
-    return done;
 }
 
-static int give_to_reader(struct ring *r, uint32_t index)
+static size_t total_length(const struct iovec *iov, int n)
 {
-    uint32_t head = atomic_load_explicit(&r->foreign, memory_order_relaxed);
+    size_t sum = 0;
 
-    do {
-        r->entries[index].next_commit = head;
-    } while (!atomic_compare_exchange_weak_explicit(&r->foreign, &head, index + 1, memory_order_release,
-                                                    memory_order_relaxed));
+    for (int i = 0; i < n; i++)
+        sum += iov[i].iov_len < SIZE_MAX - sum ? iov[i].iov_len : SIZE_MAX - sum;
+    return sum;
+}
+
+static void give_to_reader(struct ring *r, uint32_t index)
+{
+    let_wait(r, index);
     ring_wake(&r->ch);
-    return 0;
 }
 
 static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
@@ -353,19 +709,36 @@ static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique,
 {
     struct ring *r = ring_of(ch);
     struct entry *e = &r->entries[io->entry];
-    size_t body = lay_body(e, iov, n);
+    size_t body = total_length(iov, n);
+    int rc = 0;
 
+    if (!io->commit_id)
+        return -ENOENT; /* answered: the entry is the kernel's again */
+    io->commit_id = 0;
+    if (body > r->opts.max_payload) {
+        rc = -EINVAL; /* the kernel would not read as much */
+        error = -EIO;
+        body = 0;
+        n = 0;
+    }
+    lay_body(e, iov, n);
     mf__put_header(e->head->in_out, body, error, unique);
     e->head->ring_ent_in_out.payload_sz = (uint32_t)body;
-    return io->own_thread ? commit(r, io->entry) : give_to_reader(r, io->entry);
+    if (!io->own_thread) {
+        give_to_reader(r, io->entry);
+        return rc;
+    }
+    n = commit(r, io->entry);
+    /* Where the system had no memory the answer goes out a little later. */
+    return n < 0 && !passing(n) ? n : rc;
 }
 
 /* Notifications and answers to INTERRUPT travel on the device, beside the ring. */
 static int ring_write_raw(struct mf__channel *ch, const void *msg, size_t len)
 {
-    ssize_t n = write(ring_of(ch)->opts.device, msg, len);
+    struct mf__channel *device = ring_of(ch)->opts.device;
 
-    return n < 0 ? -errno : 0;
+    return device->ops->write_raw(device, msg, len);
 }
 
 static int ring_clone(struct mf__channel *ch, struct mf__channel **out)
@@ -377,30 +750,43 @@ static int ring_clone(struct mf__channel *ch, struct mf__channel **out)
 
 /* ---- making and unmaking --------------------------------------------------------------------------- */
 
+static void ring_unmap(struct ring *r)
+{
+    void *kernel = r->opts.kernel;
+
+    /* All three: the kernel releases a ring only when descriptor and maps are gone. */
+    if (r->sqes)
+        r->sys->unmap(kernel, r->sqes, r->sqes_size);
+    if (r->maps)
+        r->sys->unmap(kernel, r->maps, r->maps_size);
+    r->sys->close(kernel, r->fd);
+}
+
 void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
     pthread_mutex_lock(&r->submit);
-    if (!atomic_exchange(&r->shut, true)) {
-        /* All three: the kernel releases a ring only when descriptor and maps are gone. */
-        munmap(r->sqes, r->sqes_size);
-        munmap(r->maps, r->maps_size);
-        close(r->fd);
-    }
+    if (!atomic_exchange(&r->shut, true))
+        ring_unmap(r);
     pthread_mutex_unlock(&r->submit);
+}
+
+static void ring_free(struct ring *r)
+{
+    mf__region_free(&r->pools);
+    mf__region_free(&r->payloads);
+    mf__region_free(&r->headers);
+    free(r->alive);
+    free(r->entries);
+    pthread_mutex_destroy(&r->submit);
+    free(r);
 }
 
 static void ring_close(struct mf__channel *ch)
 {
-    struct ring *r = ring_of(ch);
-
     mf__ring_shut(ch);
-    mf__region_free(&r->payloads);
-    mf__region_free(&r->headers);
-    free(r->entries);
-    pthread_mutex_destroy(&r->submit);
-    free(r);
+    ring_free(ring_of(ch));
 }
 
 static const struct mf__transport ring_transport = {
@@ -418,20 +804,20 @@ static int ring_map(struct ring *r, const struct mf__uring_params *p)
 {
     size_t sq_size = p->sq.c + p->sq_entries * sizeof(uint32_t);
     size_t cq_size = p->cq.b + p->cq_entries * sizeof(struct mf__cqe);
+    void *at;
+    int rc;
 
     r->maps_size = sq_size > cq_size ? sq_size : cq_size;
-    r->maps = mmap(NULL, r->maps_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, r->fd, 0);
-    if (r->maps == MAP_FAILED)
-        return -errno;
+    rc = r->sys->map(r->opts.kernel, r->fd, r->maps_size, 0, &at);
+    if (rc < 0)
+        return rc;
+    r->maps = at;
     r->sqes_size = p->sq_entries * sizeof(struct mf__sqe);
-    r->sqes = mmap(NULL, r->sqes_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, r->fd, MF__URING_OFF_SQES);
-    if (r->sqes == MAP_FAILED) {
-        munmap(r->maps, r->maps_size);
-        return -errno;
-    }
-    /* A child that does not exec would keep the ring, and with it the mount, alive. */
-    madvise(r->maps, r->maps_size, MADV_DONTFORK);
-    madvise(r->sqes, r->sqes_size, MADV_DONTFORK);
+    rc = r->sys->map(r->opts.kernel, r->fd, r->sqes_size, MF__URING_OFF_SQES, &at);
+    if (rc < 0)
+        return rc;
+    r->sqes = at;
+    r->sq_head = (void *)(r->maps + p->sq.head);
     r->sq_tail = (void *)(r->maps + p->sq.tail);
     r->sq_mask = *(uint32_t *)(void *)(r->maps + p->sq.ring_mask);
     r->sq_array = (void *)(r->maps + p->sq.c);
@@ -445,52 +831,59 @@ static int ring_map(struct ring *r, const struct mf__uring_params *p)
 static int ring_open(struct ring *r)
 {
     struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE,
-                                  .cq_entries = 2 * (r->count + 8) };
+                                  .cq_entries = 2 * (r->count + SUBMISSIONS) };
     int rc;
 
-    r->fd = sys_setup(8, &p); /* entries are submitted as they come, so the queue stays short */
+    r->fd = r->sys->setup(r->opts.kernel, SUBMISSIONS, &p);
     if (r->fd < 0)
         return r->fd;
     rc = ring_map(r, &p);
     if (rc < 0)
-        close(r->fd);
+        ring_unmap(r);
     return rc;
 }
 
 static void entry_init(struct ring *r, uint32_t i, uint32_t queue)
 {
     struct entry *e = &r->entries[i];
-    size_t head_room = mf__round_up(sizeof(*e->head), MF__CACHE_LINE);
+    size_t head_room = (size_t)mf__round_up(sizeof(*e->head), MF__CACHE_LINE);
 
     e->queue = queue;
     e->head = (void *)(r->headers.base + i * head_room);
     e->payload = r->payloads.base + i * r->payload_room;
     e->iov[0] = (struct iovec){ .iov_base = e->head, .iov_len = sizeof(*e->head) };
-    e->iov[1] = (struct iovec){ .iov_base = e->payload, .iov_len = r->opts.max_payload };
+    if (!r->opts.pool)
+        e->iov[1] = (struct iovec){ .iov_base = e->payload, .iov_len = r->opts.max_payload };
 }
 
 static int ring_memory(struct ring *r)
 {
-    uint32_t i = 0;
+    const struct mf__ring_opts *o = &r->opts;
     int rc;
 
-    for (uint32_t q = r->opts.first_queue; q < r->opts.queues; q += r->opts.step)
-        r->count += r->opts.depth;
-    r->payload_room = mf__round_up(r->opts.max_payload, MF__PAGE) + BODY_SLACK + MF__PAGE;
+    if (!o->step || o->first_queue >= o->queues || !o->depth)
+        return -EINVAL;
+    r->queue_count = (o->queues - o->first_queue + o->step - 1) / o->step;
+    r->count = r->queue_count * o->depth;
+    r->payload_room = (size_t)mf__round_up(o->max_payload, MF__PAGE) + BODY_SLACK + MF__PAGE;
     r->entries = calloc(r->count, sizeof(*r->entries));
-    if (!r->entries)
+    r->alive = calloc(r->queue_count, sizeof(*r->alive));
+    if (!r->entries || !r->alive)
         return -ENOMEM;
     rc = mf__region_new(&r->headers, r->count * mf__round_up(sizeof(struct fuse_uring_req_header), MF__CACHE_LINE));
     if (rc == 0)
         rc = mf__region_new(&r->payloads, r->count * r->payload_room);
+    if (rc == 0 && o->pool)
+        rc = mf__region_new(&r->pools, (size_t)r->count * o->max_payload);
     if (rc < 0)
         return rc;
-    /* A forked child must not share pages that the kernel writes to: they would be copied under its feet. */
-    madvise(r->headers.base, r->headers.size, MADV_DONTFORK);
-    madvise(r->payloads.base, r->payloads.size, MADV_DONTFORK);
-    for (uint32_t q = r->opts.first_queue; q < r->opts.queues; q += r->opts.step)
-        for (uint32_t d = 0; d < r->opts.depth; d++)
-            entry_init(r, i++, q);
+    keep_from_children(&r->headers);
+    keep_from_children(&r->payloads);
+    keep_from_children(&r->pools);
+    for (uint32_t i = 0; i < r->count; i++)
+        entry_init(r, i, o->first_queue + i % r->queue_count * o->step);
+    for (uint32_t i = 0; i < r->queue_count; i++)
+        atomic_init(&r->alive[i], o->depth);
     return 0;
 }
 
@@ -502,55 +895,19 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     if (!r)
         return -ENOMEM;
     r->opts = *opts;
+    r->sys = opts->sys;
     pthread_mutex_init(&r->submit, NULL);
     rc = ring_memory(r);
     if (rc == 0)
         rc = ring_open(r);
     if (rc < 0) {
-        mf__region_free(&r->payloads);
-        mf__region_free(&r->headers);
-        free(r->entries);
-        pthread_mutex_destroy(&r->submit);
-        free(r);
+        ring_free(r);
         return rc;
     }
     r->ch.ops = &ring_transport;
     r->ch.index = opts->index;
-    r->ch.fd = r->fd;
+    r->ch.fd = r->sys == &mf__uring_system ? r->fd : -1; /* what a forked child closes */
     atomic_init(&r->ch.refs, 1);
     *out = &r->ch;
     return 0;
 }
-
-#else
-
-uint32_t mf__ring_queues(void)
-{
-    return 0;
-}
-
-int mf__ring_probe(char *reason, size_t room)
-{
-    snprintf(reason, room, "this platform has no io_uring");
-    return -ENOTSUP;
-}
-
-int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
-{
-    (void)opts;
-    (void)out;
-    return -ENOTSUP;
-}
-
-int mf__ring_state(struct mf__channel *ch)
-{
-    (void)ch;
-    return -ENOTSUP;
-}
-
-void mf__ring_shut(struct mf__channel *ch)
-{
-    (void)ch;
-}
-
-#endif

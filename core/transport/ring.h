@@ -4,22 +4,42 @@
 #define MF_RING_H
 
 #include "transport/transport.h"
+#include "wire/uring.h"
+
+/*
+ * The system calls of a ring, so that a virtual kernel can stand in for the system. `kernel` is whatever they want
+ * to have back. Results are 0 or more, or a negative errno.
+ */
+struct mf__uring_sys {
+    uint32_t (*queues)(void *kernel);                                              /* possible CPUs; 0 = unknown */
+    int (*setup)(void *kernel, uint32_t entries, struct mf__uring_params *params); /* a descriptor */
+    int (*enter)(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags);
+    int (*attach)(void *kernel, int fd, struct mf__channel *device); /* fixed file 0 is the device */
+    int (*map)(void *kernel, int fd, size_t size, uint64_t offset, void **out);
+    void (*unmap)(void *kernel, void *base, size_t size);
+    void (*close)(void *kernel, int fd);
+    bool (*over)(void *kernel, struct mf__channel *device); /* the connection is gone: a receive would not wait */
+};
+extern const struct mf__uring_sys mf__uring_system;
 
 struct mf__ring_opts {
-    int device;             /* a descriptor of the connection; stays the caller's */
-    uint32_t first_queue;   /* the ring serves queues first, first + step, ... below queues */
+    const struct mf__uring_sys *sys; /* stays the caller's, like what is below */
+    void *kernel;
+    struct mf__channel *device; /* of the connection */
+    uint32_t first_queue;       /* the ring serves queues first, first + step, ... below queues */
     uint32_t step;
-    uint32_t queues;        /* of the connection: the possible CPUs */
-    uint32_t depth;         /* entries per queue */
-    uint32_t max_payload;   /* bytes of the largest payload that the kernel was promised */
-    uint32_t index;         /* of the channel */
+    uint32_t queues;      /* of the connection: the possible CPUs */
+    uint32_t depth;       /* entries per queue */
+    uint32_t max_payload; /* bytes of the largest payload that the kernel was promised */
+    uint32_t index;       /* of the channel */
+    bool pool;            /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
+    /* The kernel has taken the mount back to the device. Called on a thread that receives, with no lock held. */
+    void (*refused)(void *user, int error);
+    void *user;
 };
 
-/* Number of possible CPUs, which is the number of queues; 0 = unknown. */
-uint32_t mf__ring_queues(void);
-
 /* Whether rings can work here at all: 0, or a negative errno with the reason in words. */
-int mf__ring_probe(char *reason, size_t room);
+int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, size_t room);
 
 /*
  * Make a ring with its memory. Nothing is registered yet: the first receive does that, in the task that shall
@@ -27,12 +47,16 @@ int mf__ring_probe(char *reason, size_t room);
  */
 int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out);
 
-/* Has the kernel taken the entries? 0 not yet, 1 yes, negative: it refused, and the mount uses the device. */
+/* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
+
+/* Another ring of the mount was refused: this one will never serve, and those who receive on it return. */
+void mf__ring_refuse(struct mf__channel *ch, int error);
 
 /*
  * Close the ring while its threads still live: a thread that exits with an entry armed takes the request
- * that comes next down with it. The channel itself stays until its last reference goes.
+ * that comes next down with it. No thread may be receiving; one that comes later gets -ENODEV, and answers that
+ * come later go nowhere. The channel itself stays until its last reference goes.
  */
 void mf__ring_shut(struct mf__channel *ch);
 

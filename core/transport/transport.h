@@ -25,7 +25,7 @@ struct mf__io {
     uint8_t *body;           /* where the body of the answer may be built; 16 bytes before it are the transport's */
     size_t body_size;
     struct mf__channel *ch;  /* where it was received, hence where it is answered */
-    uint64_t commit_id;      /* ring: id to give back */
+    uint64_t commit_id;      /* ring: id to give back; 0 = nothing is in hand */
     uint32_t entry;          /* ring: index of the entry */
     uint32_t queue;          /* ring: queue */
     bool own_thread;         /* ring: the answer comes from a reader of this very channel */
@@ -81,6 +81,9 @@ uint64_t mf__connection_number(int fd);
 /* memory.c: channel 0 of a virtual kernel. */
 struct mf_vkernel;
 int mf__memory_channel(struct mf_vkernel *vk, struct mf__channel **out);
+/* The system calls of its io_uring, and what they want to have back; NULL: it offers none. */
+struct mf__uring_sys;
+const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kernel);
 
 static inline void mf__channel_get(struct mf__channel *ch)
 {

@@ -182,6 +182,9 @@ void mf__vk_finish(struct mf_vkernel *vk, struct mf__vk_req *req, int error)
     mf__vk_list_del(&req->intr);
     req->where = MF__VK_NOWHERE;
     req->holder = NULL;
+    if (req->entry)
+        req->entry->req = NULL;
+    req->entry = NULL;
     req->answered = true;
     req->error = error;
     if (req->opcode == FUSE_INIT && !vk->initialized) {
@@ -218,8 +221,12 @@ void mf__vk_enqueue(struct mf_vkernel *vk, struct mf__vk_req *req)
     if (mf__vk_header(req->msg)->unique == 0)
         mf__vk_header(req->msg)->unique = req->id;
     req->where = MF__VK_PENDING;
-    mf__vk_list_add(&req->at, &vk->pending);
     mf__vk_list_add(&req->known, &vk->known);
+    if (mf__vk_takes_ring(vk, req)) {
+        mf__vk_queue_on_cpu(vk, req);
+        return;
+    }
+    mf__vk_list_add(&req->at, &vk->pending);
     mf__vk_wake_reader(vk);
 }
 
@@ -290,7 +297,7 @@ uint64_t mf__vk_count(const struct mf_vkernel *vk)
 
     for (l = vk->chans.next; l != &vk->chans; l = l->next)
         n += list_count(&MF__VK_OF(l, struct mf__vk_chan, all)->held);
-    return n;
+    return n + mf__vk_ring_count(vk);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------ */
@@ -444,6 +451,7 @@ void mf__vk_disconnect(struct mf_vkernel *vk)
     fail_all(vk, &vk->pending);
     for (l = vk->chans.next; l != &vk->chans; l = l->next)
         fail_all(vk, &MF__VK_OF(l, struct mf__vk_chan, all)->held);
+    mf__vk_uring_disconnect(vk);
     while (!mf__vk_list_empty(&vk->forgets))
         take_forget(vk);
     mf__vk_wake_readers(vk);

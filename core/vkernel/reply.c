@@ -65,6 +65,7 @@ static bool adopt(struct mf_vkernel *vk, const struct mf__vk_req *req)
         if (vk->max_pages == 0)
             vk->max_pages = 1;
     }
+    mf__vk_uring_agreed(vk);
     return true;
 }
 
@@ -144,10 +145,8 @@ static int take_body(struct mf__vk_req *req, const struct iovec *iov, int n, siz
     return 0;
 }
 
-static int answer(struct mf__vk_chan *ch, struct mf__vk_req *req, const struct iovec *iov, int n, size_t body,
-                  int error)
+int mf__vk_answer(struct mf_vkernel *vk, struct mf__vk_req *req, const struct iovec *iov, int n, size_t body, int error)
 {
-    struct mf_vkernel *vk = ch->vk;
     int rc = take_body(req, iov, n, body, &error);
 
     if (rc == -EINVAL)
@@ -192,5 +191,5 @@ int mf__vk_write(struct mf__vk_chan *ch, const struct iovec *iov, int n)
     }
     if (!req)
         return vk->connected ? refuse(vk, -ENOENT) : -ENOENT; /* after the end every answer comes late */
-    return answer(ch, req, iov, n, len - HEADER, hdr.error);
+    return mf__vk_answer(vk, req, iov, n, len - HEADER, hdr.error);
 }

@@ -63,12 +63,13 @@ static const struct {
     { 39, FUSE_DIRECT_IO_ALLOW_MMAP },
     { 40, FUSE_PASSTHROUGH | FUSE_NO_EXPORT_SUPPORT | FUSE_HAS_RESEND },
     { 41, FUSE_ALLOW_IDMAP },
+    { 42, FUSE_OVER_IO_URING },
     { 43, FUSE_REQUEST_TIMEOUT },
 };
 
-static uint64_t flags_of(uint32_t minor)
+static uint64_t flags_of(uint32_t minor, bool uring)
 {
-    uint64_t flags = MF__VK_FLAGS;
+    uint64_t flags = MF__VK_FLAGS | (uring ? FUSE_OVER_IO_URING : 0);
 
     for (size_t i = 0; i < MF__ARRAY_SIZE(newer); i++)
         if (minor < newer[i].minor)
@@ -112,10 +113,12 @@ static void set_defaults(struct mf_vkernel *vk)
     if (vk->opts.minor == 0)
         vk->opts.minor = MF__VK_MINOR;
     if (vk->opts.flags == 0)
-        vk->opts.flags = flags_of(vk->opts.minor);
+        vk->opts.flags = flags_of(vk->opts.minor, vk->opts.queues > 0);
     if (vk->opts.clone_errno == 0)
         vk->opts.clone_errno = EINVAL;
     vk->refs = 1;
+    vk->cpu = -1;
+    vk->uring_sys = vk->opts.queues > 0 ? &mf__vk_calls : NULL;
     vk->timeout_ms = MF__VK_TIMEOUT_MS;
     vk->connected = true;
     vk->minor = vk->opts.minor;
@@ -127,6 +130,7 @@ static void set_defaults(struct mf_vkernel *vk)
     mf__vk_list_init(&vk->interrupts);
     mf__vk_list_init(&vk->forgets);
     mf__vk_list_init(&vk->known);
+    mf__vk_list_init(&vk->urings);
 }
 
 static void destroy(struct mf_vkernel *vk)
@@ -143,6 +147,7 @@ static void destroy(struct mf_vkernel *vk)
         mf__vk_list_del(&ch->all);
         free(ch);
     }
+    mf__vk_queues_free(vk);
     pthread_mutex_destroy(&vk->lock);
     pthread_cond_destroy(&vk->ready);
     free(vk->notify);
@@ -178,7 +183,9 @@ int mf_vkernel_new(const struct mf_vkernel_opts *opts, struct mf_vkernel **out)
         return rc;
     }
     set_defaults(vk);
-    rc = queue_init(vk);
+    rc = mf__vk_queues_new(vk);
+    if (rc == 0)
+        rc = queue_init(vk);
     if (rc < 0) {
         destroy(vk);
         return rc;
@@ -376,9 +383,19 @@ void mf__vk_chan_close(struct mf__vk_chan *ch)
     ch->open = false;
     while (!mf__vk_list_empty(&ch->held))
         mf__vk_finish(vk, MF__VK_OF(ch->held.next, struct mf__vk_req, at), -ECONNABORTED);
-    if (--vk->open_chans == 0)
-        mf__vk_disconnect(vk);
+    mf__vk_chan_drop(ch);
     unlock_and_put(vk);
+}
+
+void mf__vk_chan_hold(struct mf__vk_chan *ch)
+{
+    ch->vk->open_chans++;
+}
+
+void mf__vk_chan_drop(struct mf__vk_chan *ch)
+{
+    if (--ch->vk->open_chans == 0)
+        mf__vk_disconnect(ch->vk);
 }
 
 static int wait_for_more(struct mf__vk_chan *ch)
@@ -447,10 +464,16 @@ void mf__vk_chan_kick(struct mf__vk_chan *ch)
 /* ---- clients ------------------------------------------------------------------------------------ */
 
 /* All with the lock held. No request but INIT is made before INIT was answered. */
-static int wait_ready(struct mf_vkernel *vk, const struct timespec *limit)
+static bool not_ready(const struct mf_vkernel *vk, bool queues)
 {
-    while (vk->connected && !vk->initialized)
-        if (pthread_cond_timedwait(&vk->ready, &vk->lock, limit) == ETIMEDOUT && vk->connected && !vk->initialized)
+    return vk->connected && (!vk->initialized || (queues && vk->uring_wanted && !vk->uring_ready));
+}
+
+/* `queues`: and before all queues have an entry, where requests shall travel over io_uring. */
+static int wait_ready(struct mf_vkernel *vk, bool queues, const struct timespec *limit)
+{
+    while (not_ready(vk, queues))
+        if (pthread_cond_timedwait(&vk->ready, &vk->lock, limit) == ETIMEDOUT && not_ready(vk, queues))
             return -ETIMEDOUT;
     if (!vk->connected)
         return -ENOTCONN;
@@ -461,7 +484,7 @@ static int submit(struct mf_vkernel *vk, const struct mf__vk_ask *ask, bool tidy
                   struct mf__vk_req **out)
 {
     struct mf__vk_req *req;
-    int rc = wait_ready(vk, limit);
+    int rc = wait_ready(vk, true, limit);
 
     if (rc < 0)
         return rc;
@@ -508,7 +531,7 @@ int mf__vk_ready(struct mf_vkernel *vk)
 
     pthread_mutex_lock(&vk->lock);
     time_limit(vk, &limit);
-    rc = wait_ready(vk, &limit);
+    rc = wait_ready(vk, false, &limit);
     pthread_mutex_unlock(&vk->lock);
     return rc;
 }
@@ -579,7 +602,7 @@ int mf__vk_forget(struct mf_vkernel *vk, const struct mf_forget *what, size_t n)
 
     pthread_mutex_lock(&vk->lock);
     time_limit(vk, &limit);
-    rc = wait_ready(vk, &limit);
+    rc = wait_ready(vk, false, &limit);
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = mf__vk_queue_forget(vk, what[i].node, what[i].nlookup);
     pthread_mutex_unlock(&vk->lock);

@@ -5,11 +5,13 @@
  *   queue.c    what is queued, who gets it, what a read delivers        } the protocol's rules: no waiting,
  *   reply.c    what a write may be: answers                             } all called with the lock held
  *   notify.c   what a write may be: notifications                       }
+ *   uring.c    queues of a possible CPU, their entries, commands }
  *   vkernel.c  lifetime, channels, and everything that waits
+ *   calls.c    io_uring's system calls
  *   latch.c    what programs get for operations that the filesystem lacks
  *   client.c   raw requests; file.c, name.c, xattr.c, walk.c, dir.c: what programs do, in requests
  *
- * Only vkernel.c and latch.c take the lock. A channel is any endpoint that has a list of requests in hand;
+ * Only vkernel.c, calls.c and latch.c take the lock. A channel is any endpoint that has a list of requests in hand;
  * nothing in the rules knows by which means its bytes travel.
  *
  * The sizes of answers are written down here a second time, not taken from the engine's table of opcodes: the
@@ -24,6 +26,7 @@
 
 #include <manifuse/testing.h>
 
+#include "transport/ring.h"
 #include "wire/wire.h"
 
 #define MF__VK_FLAGS 0x5fd73fffffbull /* what Linux 6.18 offers */
@@ -76,8 +79,8 @@ static inline struct fuse_in_header *mf__vk_header(const uint8_t *msg)
 
 enum mf__vk_where {
     MF__VK_NOWHERE, /* answered, or not queued yet */
-    MF__VK_PENDING, /* in the queue that all channels share */
-    MF__VK_HELD     /* read by `holder` and not answered */
+    MF__VK_PENDING, /* in the queue that all channels share, or in that of a CPU */
+    MF__VK_HELD     /* read by `holder`, or in the hands of who has its ring entry, and not answered */
 };
 
 /* A request. It lives until it is nowhere and no client owns it. */
@@ -87,6 +90,7 @@ struct mf__vk_req {
     struct mf__vk_link known; /* every request that is not freed */
     pthread_cond_t done;
     struct mf__vk_chan *holder;
+    struct mf__vk_entry *entry;
     uint64_t id; /* even; what is on the wire may have the bit of a request sent again */
     uint32_t opcode;
     uint32_t out_least; /* bytes of a success answer */
@@ -113,6 +117,57 @@ struct mf__vk_chan {
     bool open;
     uint64_t reads;
     uint64_t kicks; /* wake-ups that no receive has consumed */
+};
+
+/* ---- requests over io_uring ---------------------------------------------------------------------- */
+
+/* A thread that gave commands: with its end the entries that it armed are lost. */
+struct mf__vk_task {
+    _Atomic uint32_t refs;
+    _Atomic bool dead;
+};
+
+struct mf__vk_uring;
+
+/* An entry that was registered. It is idle, or holds a request that is in the filesystem's hands. */
+struct mf__vk_entry {
+    struct mf__vk_link at; /* idle or busy of its queue */
+    struct mf__vk_queue *queue;
+    struct mf__vk_uring *ring; /* where its last command came from: it completes there */
+    struct mf__vk_task *task;
+    struct mf__vk_req *req;
+    uint64_t user_data;
+    struct fuse_uring_req_header *head;
+    uint8_t *payload; /* NULL: a piece of the queue's pool */
+    uint8_t *piece;   /* where the payload in hand lies */
+};
+
+struct mf__vk_queue {
+    struct mf__vk_link idle; /* last in first out */
+    struct mf__vk_link busy;
+    struct mf__vk_link pending;
+    uint64_t delivered;
+    uint32_t most_busy; /* at once, ever */
+    uint8_t *pool;      /* 7.46 */
+    uint32_t pieces;
+    uint32_t next_piece;
+    uint64_t taken[4]; /* bits of the pieces in use */
+};
+
+/* One io_uring instance. */
+struct mf__vk_uring {
+    struct mf__vk_link all;
+    struct mf_vkernel *vk;
+    struct mf__vk_chan *file; /* fixed file 0 */
+    pthread_cond_t posted;
+    int fd;
+    bool open;
+    uint32_t users; /* threads that wait in it */
+    uint32_t flags, sq_entries, cq_entries;
+    struct mf__region maps, sqes;
+    uint8_t *mapped, *mapped_sqes; /* NULL: not, or no longer */
+    uint32_t tail;                 /* of the completions: ours to say */
+    struct mf__vk_link overflow;
 };
 
 struct mf__vk_forget {
@@ -153,6 +208,22 @@ struct mf_vkernel {
     uint64_t flags;
     uint32_t max_write;
     uint32_t max_pages;
+
+    struct mf__vk_queue *queues; /* of the possible CPUs */
+    struct mf__vk_link urings;
+    const struct mf__uring_sys *uring_sys; /* NULL: not offered */
+    int next_fd;
+    int32_t cpu; /* where clients run; -1 = on each in turn */
+    uint32_t next_cpu;
+    uint32_t max_payload;
+    bool uring_wanted; /* agreed upon and not refused since: requests wait for the queues */
+    bool uring_ready;  /* requests go to the queues */
+    struct mf__vk_fault {
+        uint32_t op;    /* FUSE_IO_URING_CMD_* */
+        uint32_t skip;  /* that many go well first */
+        uint32_t count; /* then so many fail */
+        int error;
+    } fault; /* tests */
 
     uint64_t bad_replies;
     uint64_t notified[MF__VK_NOTIFY_CODES]; /* accepted, by code */
@@ -195,6 +266,10 @@ void mf__vk_disconnect(struct mf_vkernel *vk);
 /* What write(2) does. 0 or -errno. */
 int mf__vk_write(struct mf__vk_chan *ch, const struct iovec *iov, int n);
 
+/* An answer to a request, wherever it is held. 0; -EINVAL: of a wrong size, and the caller gets EIO; -ENOMEM. */
+int mf__vk_answer(struct mf_vkernel *vk, struct mf__vk_req *req, const struct iovec *iov, int n, size_t body,
+                  int error);
+
 size_t mf__vk_iov_len(const struct iovec *iov, int n);
 /* Bytes [skip, skip + len) of the pieces; returns how many there were. */
 size_t mf__vk_gather(void *dst, size_t skip, size_t len, const struct iovec *iov, int n);
@@ -203,9 +278,54 @@ size_t mf__vk_gather(void *dst, size_t skip, size_t len, const struct iovec *iov
 
 int mf__vk_notify(struct mf_vkernel *vk, int32_t code, const struct iovec *iov, int n);
 
-/* ---- vkernel.c ---------------------------------------------------------------------------------- */
+/* ---- uring.c ------------------------------------------------------------------------------------ */
+
+int mf__vk_queues_new(struct mf_vkernel *vk);
+void mf__vk_queues_free(struct mf_vkernel *vk);
+/* The answer to INIT was adopted. */
+void mf__vk_uring_agreed(struct mf_vkernel *vk);
+/* Does this request travel over io_uring now? */
+bool mf__vk_takes_ring(const struct mf_vkernel *vk, const struct mf__vk_req *req);
+void mf__vk_queue_on_cpu(struct mf_vkernel *vk, struct mf__vk_req *req);
+/* Requests queued or in hand. */
+uint64_t mf__vk_ring_count(const struct mf_vkernel *vk);
+/* The connection is gone: requests fail, entries come back. */
+void mf__vk_uring_disconnect(struct mf_vkernel *vk);
+/* Carry out a submission. `task` is whose. */
+void mf__vk_command(struct mf__vk_uring *u, const struct mf__sqe *sqe, struct mf__vk_task *task);
+/* A ring is gone, and its idle entries with it. */
+void mf__vk_drop_entries(struct mf__vk_uring *u);
+
+/* ---- calls.c ------------------------------------------------------------------------------------ */
+
+extern const struct mf__uring_sys mf__vk_calls;
 
 /* Called by the rules. */
+void mf__vk_post_cqe(struct mf__vk_uring *u, uint64_t user_data, int32_t res);
+void mf__vk_task_put(struct mf__vk_task *task);
+
+/* For tests. The system calls of the io_uring that it offers, NULL: none. Others may be put in their place. */
+const struct mf__uring_sys *mf__vk_uring(struct mf_vkernel *vk);
+void mf__vk_set_uring(struct mf_vkernel *vk, const struct mf__uring_sys *sys);
+/* Where clients run from now on; -1 = on each CPU in turn. */
+void mf__vk_set_cpu(struct mf_vkernel *vk, int32_t cpu);
+/* Let commands fail. */
+void mf__vk_set_fault(struct mf_vkernel *vk, const struct mf__vk_fault *fault);
+/* Of a queue: requests delivered, entries idle now, most entries busy at once. */
+struct mf__vk_queue_info {
+    uint64_t delivered;
+    uint32_t idle, busy, pending, most_busy;
+};
+struct mf__vk_queue_info mf__vk_queue_look(struct mf_vkernel *vk, uint32_t queue);
+/* Instances of io_uring that are not released; whether requests travel over them. */
+uint32_t mf__vk_urings(struct mf_vkernel *vk);
+bool mf__vk_uring_is_ready(struct mf_vkernel *vk);
+
+/* ---- vkernel.c ---------------------------------------------------------------------------------- */
+
+/* Called by the rules. A descriptor that io_uring holds keeps the connection alive. */
+void mf__vk_chan_hold(struct mf__vk_chan *ch);
+void mf__vk_chan_drop(struct mf__vk_chan *ch); /* not the kernel itself: whoever drops has it alive */
 void mf__vk_wake_reader(struct mf_vkernel *vk);
 void mf__vk_wake_readers(struct mf_vkernel *vk);
 void mf__vk_wake_clients(struct mf_vkernel *vk);

@@ -21,6 +21,15 @@
 #define MF__URING_FIXED_FILE 1u /* sqe.flags */
 #define MF__URING_OFF_SQES 0x10000000
 
+/* 7.46, not negotiated: a queue's pool of payloads, told before its first entry. Layout of the command's area. */
+#define MF__FUSE_ADD_BUFPOOL 4u
+struct mf__fuse_bufpool {
+    uint64_t address;
+    uint32_t length; /* whole payloads */
+    uint16_t queue;
+    uint16_t pad;
+};
+
 #define MF__SQE_SIZE 128u
 #define MF__CQE_SIZE 16u
 

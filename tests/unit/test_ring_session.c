@@ -1,0 +1,808 @@
+/* SPDX-License-Identifier: MIT */
+/* Sessions on rings: which transport is chosen and why, who serves, blocked handlers, late answers, ends. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "test_ring.h"
+
+static struct fs_rig rig;
+
+static void setup(void)
+{
+    ring_setup(&rig, 2, 0);
+}
+
+TestSuite(ring_session, .init = setup, .timeout = 60);
+
+/* ---- the choice ------------------------------------------------------------------------------------------ */
+
+FS_TEST(ring_session, requests_come_over_rings)
+{
+    struct mf_info info;
+
+    rig.opts.uring = MF_URING_AUTO;
+    fs_run(&rig);
+    ring_try_all(&rig);
+    ring_right_read(&rig, FS_FILE0 + 7, 100000);
+    info = fs_info(&rig);
+    cr_expect_eq(info.transport, MF_TRANSPORT_URING);
+    cr_expect_str_eq(info.transport_reason, "the kernel offers io_uring: 2 rings for 2 queues");
+    cr_expect_eq(ring_delivered(&rig), 3);
+    cr_expect_eq(mf_vkernel_reads(rig.vk, 0), 1, "INIT, and nothing else, came on the device");
+    cr_expect(rig.s->terms.flags & FUSE_OVER_IO_URING);
+}
+
+static void expect_device(const char *why)
+{
+    struct mf_info info = fs_info(&rig);
+
+    cr_expect_eq(info.transport, MF_TRANSPORT_MEMORY);
+    cr_expect(strstr(info.transport_reason, why), "%s", info.transport_reason);
+    cr_expect_not(rig.s->terms.flags & FUSE_OVER_IO_URING);
+    cr_expect_eq(rig.s->ring_count, 0);
+    cr_expect_eq(mf__vk_urings(rig.vk), 0);
+    cr_expect_eq(ring_getattr(&rig, FS_FILE0), 0);
+}
+
+static void not_required(const char *why)
+{
+    rig.opts.uring = MF_URING_AUTO;
+    fs_run(&rig);
+    expect_device(why);
+}
+
+FS_TEST(ring_session, not_where_it_is_off)
+{
+    rig.opts.uring = MF_URING_OFF;
+    fs_run(&rig);
+    expect_device("off by option");
+}
+
+FS_TEST(ring_session, not_where_none_is_offered)
+{
+    rig.kernel.queues = 0;
+    not_required("in memory");
+}
+
+FS_TEST(ring_session, not_on_older_kernels)
+{
+    rig.kernel.minor = 41;
+    not_required("does not offer it");
+}
+
+FS_TEST(ring_session, not_for_one_reader)
+{
+    rig.opts.readers = 1;
+    not_required("one reader was asked for");
+}
+
+FS_TEST(ring_session, not_beside_clones)
+{
+    rig.opts.readers = 2;
+    rig.opts.clone_fd = MF_CLONE_REQUIRE;
+    not_required("clones of the device are required");
+}
+
+FS_TEST(ring_session, not_on_the_callers_thread)
+{
+    rig.opts.readers = 1;
+    rig.opts.flags = MF_OPT_INLINE;
+    not_required("the calling thread");
+}
+
+/* ---- systems that refuse --------------------------------------------------------------------------------- */
+
+static int no_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
+{
+    (void)kernel;
+    (void)entries;
+    (void)p;
+    return -EPERM;
+}
+
+static uint32_t no_queues(void *kernel)
+{
+    (void)kernel;
+    return 0;
+}
+
+static int no_sqes(void *kernel, int fd, size_t size, uint64_t offset, void **out)
+{
+    return offset ? -ENOMEM : mf__vk_calls.map(kernel, fd, size, offset, out);
+}
+
+static int no_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
+{
+    (void)kernel;
+    (void)fd;
+    (void)size;
+    (void)offset;
+    (void)out;
+    return -EACCES;
+}
+
+static int no_file(void *kernel, int fd, struct mf__channel *device)
+{
+    (void)kernel;
+    (void)fd;
+    (void)device;
+    return -EMFILE;
+}
+
+static const struct {
+    const char *why;
+    int error;
+    struct mf__uring_sys sys; /* what is NULL is as usual */
+} refusals[] = {
+    { "io_uring_setup is refused here: Operation not permitted", -EPERM, { .setup = no_setup } },
+    { "the number of possible CPUs is not known", -ENOTSUP, { .queues = no_queues } },
+    { "no rings: Cannot allocate memory", -ENOMEM, { .map = no_sqes } },
+    { "no rings: Permission denied", -EACCES, { .map = no_map } },
+};
+
+static void complete(struct mf__uring_sys *sys)
+{
+    const struct mf__uring_sys *usual = &mf__vk_calls;
+
+    sys->queues = sys->queues ? sys->queues : usual->queues;
+    sys->setup = sys->setup ? sys->setup : usual->setup;
+    sys->enter = sys->enter ? sys->enter : usual->enter;
+    sys->attach = sys->attach ? sys->attach : usual->attach;
+    sys->map = sys->map ? sys->map : usual->map;
+    sys->unmap = sys->unmap ? sys->unmap : usual->unmap;
+    sys->close = sys->close ? sys->close : usual->close;
+    sys->over = sys->over ? sys->over : usual->over;
+}
+
+FS_TEST(ring_session, a_system_that_refuses_leaves_the_device)
+{
+    for (size_t i = 0; i < MF__ARRAY_SIZE(refusals); i++) {
+        struct mf__uring_sys sys = refusals[i].sys;
+        struct mf_error err = { .size = sizeof(err) };
+
+        complete(&sys);
+        ring_setup(&rig, 3, 0);
+        rig.opts.uring = MF_URING_AUTO;
+        fs_prepare(&rig);
+        mf__vk_set_uring(rig.vk, &sys);
+        cr_assert_eq(mf_session_attach_vkernel(rig.s, rig.vk, &err), 0, "%s", err.text);
+        fs_run(&rig);
+        expect_device(refusals[i].why);
+        if (i + 1 < MF__ARRAY_SIZE(refusals))
+            fs_end(&rig);
+    }
+}
+
+Test(ring_session, a_system_that_refuses_what_is_required_is_an_error)
+{
+    for (size_t i = 0; i < MF__ARRAY_SIZE(refusals); i++) {
+        struct mf__uring_sys sys = refusals[i].sys;
+        struct mf_error err = { .size = sizeof(err) };
+
+        complete(&sys);
+        ring_setup(&rig, 3, 0);
+        fs_prepare(&rig);
+        mf__vk_set_uring(rig.vk, &sys);
+        cr_expect_eq(mf_session_attach_vkernel(rig.s, rig.vk, &err), refusals[i].error);
+        cr_expect(strstr(err.text, "io_uring is required but cannot be used"), "%s", err.text);
+        cr_expect(strstr(err.text, refusals[i].why), "%s", err.text);
+        cr_expect_eq(mf__vk_urings(rig.vk), 0);
+        mf_session_free(rig.s);
+        mf_vkernel_free(rig.vk);
+    }
+}
+
+static void expect_fallen_back(const char *why)
+{
+    struct mf_info info;
+
+    FS_UNTIL(fs_info(&rig).transport == MF_TRANSPORT_MEMORY);
+    info = fs_info(&rig);
+    cr_expect(strstr(info.transport_reason, "the kernel refused the ring's entries"), "%s", info.transport_reason);
+    cr_expect(strstr(info.transport_reason, why), "%s", info.transport_reason);
+    cr_expect_eq(fs_logged(&rig, "requests come on the device"), 1);
+    for (int i = 0; i < 10; i++)
+        cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
+    cr_expect_eq(ring_delivered(&rig), 0);
+    for (uint32_t i = 0; i < rig.s->ring_count; i++)
+        FS_UNTIL(atomic_load(&rig.s->crews[1 + i].members) == 0);
+}
+
+/* The handshake, then faults, then readers. */
+static void run_with(struct mf__vk_fault fault)
+{
+    fs_connect(&rig);
+    mf__vk_set_fault(rig.vk, &fault);
+    fs_run(&rig);
+}
+
+FS_TEST(ring_session, refused_entries_leave_the_device)
+{
+    uint64_t ids[4];
+    uint32_t readers;
+
+    run_with((struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_REGISTER, .count = UINT32_MAX, .error = -EOPNOTSUPP });
+    expect_fallen_back("not supported");
+    readers = fs_info(&rig).readers;
+    usleep(100000);
+    cr_expect_eq(fs_info(&rig).readers, readers, "readers are made for rings that nobody serves");
+    /* All readers serve the device now. */
+    for (int i = 0; i < 3; i++)
+        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig.gate, 3));
+    fs_gate_open(&rig.gate);
+    for (int i = 0; i < 3; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+}
+
+/* Every other queue has an entry, and would wait for requests for ever. */
+FS_TEST(ring_session, one_refused_queue_is_enough)
+{
+    rig.kernel.queues = 5;
+    run_with((struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_REGISTER, .skip = 0, .count = 1, .error = -ENOMEM });
+    /* Which of a ring's entries it hits is chance: where it is the only one of its queue, the mount falls back. */
+    for (int i = 0; i < 20; i++)
+        cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
+}
+
+FS_TEST(ring_session, a_file_that_cannot_be_attached_leaves_the_device)
+{
+    struct mf__uring_sys sys = { .attach = no_file };
+    struct mf_error err = { .size = sizeof(err) };
+
+    complete(&sys);
+    rig.opts.uring = MF_URING_AUTO;
+    fs_prepare(&rig);
+    mf__vk_set_uring(rig.vk, &sys);
+    cr_assert_eq(mf_session_attach_vkernel(rig.s, rig.vk, &err), 0, "%s", err.text);
+    /* Nothing was registered, so nothing tells the kernel: but no request came either. */
+    fs_run(&rig);
+    FS_UNTIL(fs_info(&rig).transport == MF_TRANSPORT_MEMORY);
+    cr_expect(strstr(fs_info(&rig).transport_reason, "Too many open files"));
+    mf_vkernel_unmount(rig.vk);
+    cr_expect_eq(fs_join(&rig), 0);
+}
+
+FS_TEST(ring_session, some_refused_entries_do_no_harm)
+{
+    rig.kernel.queues = 2;
+    rig.opts.readers = 2;
+    /* Each ring's first entry is good, or else the rest of them do not matter. */
+    run_with((struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_REGISTER, .skip = 10, .count = 30, .error = -ENOMEM });
+    for (int i = 0; i < 100; i++)
+        cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
+    cr_expect_eq(fs_info(&rig).transport, MF_TRANSPORT_URING);
+    FS_UNTIL(ring_idle(&rig) == 2 * MF__RING_DEPTH - 30);
+}
+
+FS_TEST(ring_session, commands_that_must_be_repeated_are)
+{
+    run_with((struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_REGISTER, .skip = 1, .count = 20, .error = -EAGAIN });
+    ring_try_all(&rig);
+    mf__vk_set_fault(rig.vk,
+                     &(struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_COMMIT_AND_FETCH, .count = 3, .error = -EINTR });
+    ring_try_all(&rig);
+    mf__vk_set_fault(rig.vk,
+                     &(struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_COMMIT_AND_FETCH, .count = 3, .error = -EAGAIN });
+    ring_try_all(&rig);
+    FS_UNTIL(ring_idle(&rig) == 2 * MF__RING_DEPTH);
+}
+
+/* ---- who serves ------------------------------------------------------------------------------------------ */
+
+static int32_t only_one(struct mf_call *c, struct fs_rig *r)
+{
+    (void)c;
+    cr_expect_eq(atomic_load(&r->inside), 1, "two handlers in a session with one reader");
+    usleep(100);
+    return FS_DEFAULT;
+}
+
+FS_TEST(ring_session, one_reader_runs_one_handler)
+{
+    uint64_t ids[40];
+
+    rig.kernel.queues = 4;
+    rig.opts.readers = 1;
+    rig.script = NULL;
+    fs_run(&rig);
+    ring_try_all(&rig);
+    cr_expect_eq(rig.s->ring_count, 1);
+    /* FORGETs on the device run in a reader of their own: `inside` counts them, too, so there are none here. */
+    rig.script = only_one;
+    for (int i = 0; i < 40; i++)
+        ids[i] = fs_send_getattr(&rig, FS_FILE0);
+    for (int i = 0; i < 40; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+}
+
+FS_TEST(ring_session, fewer_readers_than_queues)
+{
+    rig.kernel.queues = 7;
+    rig.opts.readers = 3;
+    fs_run(&rig);
+    for (int i = 0; i < 5; i++)
+        ring_try_all(&rig);
+    cr_expect_eq(rig.s->ring_count, 3);
+    cr_expect_eq(ring_idle(&rig), 7 * MF__RING_DEPTH);
+    cr_expect_str_eq(fs_info(&rig).transport_reason, "the kernel offers io_uring: 3 rings for 7 queues");
+}
+
+/* While nobody asks for more than one thing at a time, one entry of a queue does it all. */
+FS_TEST(ring_session, the_last_used_entry_is_used_next)
+{
+    rig.kernel.queues = 1;
+    fs_run(&rig);
+    for (int i = 0; i < 100; i++)
+        cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
+    cr_expect_eq(mf__vk_queue_look(rig.vk, 0).delivered, 100);
+    cr_expect_eq(mf__vk_queue_look(rig.vk, 0).most_busy, 1);
+}
+
+/* Without MAX_PAGES a request may be of 32 pages, whatever max_write is: entries must have room for that. */
+FS_TEST(ring_session, entries_have_room_for_the_kernels_default)
+{
+    rig.opts.max_write = 4096;
+    rig.opts.unwant = FUSE_MAX_PAGES;
+    fs_run(&rig);
+    ring_try_all(&rig);
+    ring_right_read(&rig, FS_FILE0 + 13, 131072);
+}
+
+static struct {
+    pthread_mutex_t lock;
+    struct mf_req *reqs[512];
+    uint64_t nodes[512];
+    _Atomic unsigned n;
+    unsigned done;
+    _Atomic bool end;
+} kept = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static int32_t keep(struct mf_call *c, struct fs_rig *r)
+{
+    (void)r;
+    if (c->op != MF_OP_GETATTR)
+        return FS_DEFAULT;
+    mf_req_defer(c->req);
+    pthread_mutex_lock(&kept.lock);
+    kept.nodes[kept.n] = c->node;
+    kept.reqs[kept.n++] = c->req;
+    pthread_mutex_unlock(&kept.lock);
+    return MF_ANSWER_LATER;
+}
+
+static void *answer_late(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        struct mf_req *req = NULL;
+        struct mf_attr attr;
+        uint64_t node = 0;
+        bool end;
+
+        pthread_mutex_lock(&kept.lock);
+        end = kept.end;
+        if (kept.done < kept.n) {
+            node = kept.nodes[kept.done];
+            req = kept.reqs[kept.done++];
+        }
+        pthread_mutex_unlock(&kept.lock);
+        if (!req && end)
+            return NULL;
+        if (!req) {
+            usleep(100);
+            continue;
+        }
+        attr = fs_attr(node);
+        cr_expect_eq(mf_reply_attr(req, &attr, 0), 0);
+    }
+}
+
+FS_TEST(ring_session, answers_come_from_foreign_threads)
+{
+    pthread_t threads[3];
+    uint64_t ids[300];
+
+    rig.script = keep;
+    fs_run(&rig);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, answer_late, NULL), 0);
+    for (int i = 0; i < 300; i++)
+        ids[i] = fs_send_getattr(&rig, FS_FILE0 + (uint64_t)i % FS_FILES);
+    for (int i = 0; i < 300; i++)
+        cr_assert_eq(fs_wait(&rig, ids[i]), 0);
+    kept.end = true;
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    rig.script = NULL;
+    /* No entry was armed by a thread that is gone now. */
+    for (int i = 0; i < 300; i++)
+        cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
+}
+
+FS_TEST(ring_session, the_engine_answers_what_nobody_did)
+{
+    uint64_t ids[20];
+
+    rig.script = keep;
+    fs_run(&rig);
+    for (int i = 0; i < 20; i++)
+        ids[i] = fs_send_getattr(&rig, FS_FILE0);
+    FS_UNTIL(kept.n == 20);
+    cr_expect_eq(fs_stop(&rig), 0);
+    cr_expect_eq(mf__vk_urings(rig.vk), 0);
+    for (int i = 0; i < 20; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), -ECONNABORTED);
+    for (unsigned i = 0; i < 20; i++)
+        cr_expect_eq(mf_reply_err(kept.reqs[i], EIO), -EALREADY);
+}
+
+/* ---- blocked handlers ------------------------------------------------------------------------------------ */
+
+FS_TEST(ring_session, blocked_handlers_hold_up_nobody)
+{
+    uint64_t ids[24];
+
+    fs_run(&rig);
+    ring_try_all(&rig);
+    for (int i = 0; i < 24; i++)
+        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig.gate, 24), "%u of 24 handlers run at once", rig.gate.waiting);
+    for (int i = 0; i < 50; i++)
+        ring_try_all(&rig);
+    cr_expect_gt(fs_info(&rig).growths, 0);
+    fs_gate_open(&rig.gate);
+    for (int i = 0; i < 24; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+}
+
+/* More handlers that wait than a queue has entries: the rest waits in the kernel, and is served in the end. */
+FS_TEST(ring_session, a_saturated_queue_drains)
+{
+    uint64_t ids[200];
+
+    rig.script = keep;
+    fs_run(&rig);
+    FS_UNTIL(ring_idle(&rig) == 2 * MF__RING_DEPTH); /* an entry that comes later does not look at what waits */
+    mf__vk_set_cpu(rig.vk, 1);
+    for (int i = 0; i < 200; i++)
+        ids[i] = fs_send_getattr(&rig, FS_FILE0);
+    FS_UNTIL(kept.n == MF__RING_DEPTH);
+    cr_expect_eq(mf__vk_queue_look(rig.vk, 1).pending, 200 - MF__RING_DEPTH);
+    mf__vk_set_cpu(rig.vk, 0); /* the other queue is none the worse for it */
+    rig.script = NULL;
+    cr_expect_eq(ring_getattr(&rig, FS_FILE0), 0);
+    for (unsigned i = 0; i < MF__RING_DEPTH; i++) {
+        struct mf_attr attr = fs_attr(kept.nodes[i]);
+
+        cr_expect_eq(mf_reply_attr(kept.reqs[i], &attr, 0), 0);
+    }
+    for (int i = 0; i < 200; i++)
+        cr_assert_eq(fs_wait(&rig, ids[i]), 0);
+}
+
+FS_TEST(ring_session, crews_shrink_when_all_is_quiet)
+{
+    uint64_t ids[12];
+    uint32_t members;
+
+    fs_run(&rig);
+    for (int i = 0; i < 12; i++)
+        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig.gate, 12));
+    members = atomic_load(&rig.s->crews[1].members) + atomic_load(&rig.s->crews[2].members);
+    cr_expect_geq(members, 12);
+    fs_gate_open(&rig.gate);
+    for (int i = 0; i < 12; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+    /* A request from time to time keeps the monitor looking. */
+    for (int i = 0; i < 3000; i++) {
+        members = atomic_load(&rig.s->crews[1].members) + atomic_load(&rig.s->crews[2].members);
+        if (members <= 4)
+            break;
+        ring_try_all(&rig);
+        usleep(5000);
+    }
+    cr_expect_leq(members, 4, "%u readers serve two rings that have nothing to do", members);
+    cr_expect_gt(fs_info(&rig).shrinks, 0);
+    ring_try_all(&rig);
+}
+
+/* ---- beside the rings ------------------------------------------------------------------------------------ */
+
+FS_TEST(ring_session, forgets_and_interrupts_come_on_the_device)
+{
+    uint64_t reads, id;
+
+    fs_run(&rig);
+    ring_try_all(&rig);
+    reads = mf_vkernel_reads(rig.vk, 0);
+    cr_expect_eq(mf_client_forget(rig.vk, FS_FILE0, 1), 0);
+    FS_UNTIL(mf_vkernel_pending(rig.vk) == 0);
+    cr_expect_eq(mf_vkernel_reads(rig.vk, 0), reads + 1);
+    id = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig.gate, 1));
+    cr_expect_eq(mf_client_interrupt(rig.vk, id), 0);
+    FS_UNTIL(atomic_load(&rig.interrupts) == 1);
+    cr_expect_eq(atomic_load(&rig.interrupted_id), id);
+    cr_expect_eq(mf_vkernel_reads(rig.vk, 0), reads + 2);
+    fs_gate_open(&rig.gate);
+    cr_expect_eq(fs_wait(&rig, id), 0);
+}
+
+FS_TEST(ring_session, notifications_go_to_the_device)
+{
+    fs_run(&rig);
+    cr_expect_eq(mf_notify_inval_inode(rig.s, FS_FILE0, 0, 0), 0);
+    cr_expect_eq(mf__vkernel_notified(rig.vk, FUSE_NOTIFY_INVAL_INODE), 1);
+    for (uint32_t i = 0; i < rig.s->ring_count; i++) {
+        uint8_t msg[64];
+        int64_t len = mf__put_notify_inval_inode(msg, sizeof(msg), FS_FILE0, 0, 0);
+
+        cr_expect_eq(rig.s->rings[i]->ops->write_raw(rig.s->rings[i], msg, (size_t)len), 0);
+    }
+    cr_expect_eq(mf__vkernel_notified(rig.vk, FUSE_NOTIFY_INVAL_INODE), 3);
+}
+
+/* It comes in an entry and wants no answer, but the entry must be given back. */
+FS_TEST(ring_session, replies_to_retrieve_cost_no_entry)
+{
+    rig.opts.readers = 2;
+    fs_run(&rig);
+    ring_try_all(&rig);
+    for (uint64_t i = 1; i <= 100; i++) {
+        struct mf__channel *device = rig.s->channels[0];
+        uint8_t msg[64];
+        int64_t len = mf__put_notify_retrieve(msg, sizeof(msg), i * 1000, FS_FILE0, 0, 100);
+
+        cr_assert_eq(device->ops->write_raw(device, msg, (size_t)len), 0);
+    }
+    FS_UNTIL(mf_vkernel_pending(rig.vk) == 0);
+    FS_UNTIL(ring_idle(&rig) == 2 * MF__RING_DEPTH);
+    ring_try_all(&rig);
+}
+
+/* ---- statistics ------------------------------------------------------------------------------------------ */
+
+static uint64_t replies(void)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < fs_info(&rig).readers; i++)
+        n += fs_stats(&rig, i).replies;
+    return n;
+}
+
+FS_TEST(ring_session, statistics_are_those_of_ring_readers)
+{
+    struct mf_reader_stats sum;
+
+    fs_run(&rig);
+    for (int i = 0; i < 50; i++)
+        ring_try_all(&rig);
+    ring_right_read(&rig, FS_FILE0 + 5, 4096);
+    FS_UNTIL(replies() == 101); /* they are counted when the client has them already */
+    sum = (struct mf_reader_stats){ 0 };
+    for (uint32_t i = 0; i < fs_info(&rig).readers; i++) {
+        struct mf_reader_stats st = fs_stats(&rig, i);
+
+        sum.requests += st.requests;
+        sum.replies += st.replies;
+        sum.errors += st.errors;
+        sum.in_flight += st.in_flight;
+        sum.malformed += st.malformed;
+        sum.ops[FUSE_GETATTR].requests += st.ops[FUSE_GETATTR].requests;
+        sum.ops[FUSE_GETATTR].bytes_in += st.ops[FUSE_GETATTR].bytes_in;
+        sum.ops[FUSE_GETATTR].bytes_out += st.ops[FUSE_GETATTR].bytes_out;
+        sum.ops[FUSE_READ].bytes_out += st.ops[FUSE_READ].bytes_out;
+    }
+    cr_expect_eq(sum.requests, 101);
+    cr_expect_eq(sum.replies, 101);
+    cr_expect_eq(sum.errors, 0);
+    cr_expect_eq(sum.in_flight, 0);
+    cr_expect_eq(sum.malformed, 0);
+    cr_expect_eq(sum.ops[FUSE_GETATTR].requests, 100);
+    cr_expect_eq(sum.ops[FUSE_GETATTR].bytes_in, 100 * 56, "%llu", (unsigned long long)sum.ops[FUSE_GETATTR].bytes_in);
+    cr_expect_geq(sum.ops[FUSE_GETATTR].bytes_out, 100 * 104);
+    cr_expect_geq(sum.ops[FUSE_READ].bytes_out, 4096);
+}
+
+/* ---- ends ------------------------------------------------------------------------------------------------ */
+
+FS_TEST(ring_session, unmounting_ends_it)
+{
+    fs_run(&rig);
+    ring_try_all(&rig);
+    mf_vkernel_unmount(rig.vk);
+    cr_expect_eq(fs_join(&rig), 0);
+    cr_expect_eq(mf__vk_urings(rig.vk), 0);
+}
+
+FS_TEST(ring_session, unmounting_an_idle_one_ends_it)
+{
+    fs_run(&rig);
+    FS_UNTIL(mf__vk_uring_is_ready(rig.vk));
+    mf_vkernel_unmount(rig.vk);
+    cr_expect_eq(fs_join(&rig), 0);
+}
+
+FS_TEST(ring_session, unmounting_before_all_is_registered_ends_it)
+{
+    for (int i = 0; i < 20; i++) {
+        if (i)
+            ring_setup(&rig, 9, 0);
+        fs_run(&rig);
+        usleep((unsigned)i * 100);
+        mf_vkernel_unmount(rig.vk);
+        cr_expect_eq(fs_join(&rig), 0);
+        cr_expect_eq(mf__vk_urings(rig.vk), 0);
+        if (i < 19)
+            fs_end(&rig);
+    }
+}
+
+/* Whoever hears of it first, a ring or the device: the result says that it was an abort. */
+FS_TEST(ring_session, an_abort_is_told)
+{
+    for (int i = 0; i < 30; i++) {
+        if (i)
+            ring_setup(&rig, 2, 0);
+        fs_run(&rig);
+        ring_try_all(&rig);
+        mf_vkernel_abort(rig.vk);
+        cr_assert_eq(fs_join(&rig), -ECONNABORTED, "round %d", i);
+        cr_expect_eq(mf__vk_urings(rig.vk), 0);
+        if (i < 29)
+            fs_end(&rig);
+    }
+}
+
+FS_TEST(ring_session, an_abort_with_handlers_inside)
+{
+    uint64_t ids[6];
+
+    fs_run(&rig);
+    for (int i = 0; i < 6; i++)
+        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig.gate, 6));
+    mf_vkernel_abort(rig.vk);
+    for (int i = 0; i < 6; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), -ECONNABORTED);
+    fs_gate_open(&rig.gate);
+    cr_expect_eq(fs_join(&rig), -ECONNABORTED);
+    cr_expect_eq(mf__vk_urings(rig.vk), 0);
+}
+
+FS_TEST(ring_session, stopping_waits_for_handlers)
+{
+    uint64_t ids[5];
+
+    fs_run(&rig);
+    for (int i = 0; i < 5; i++)
+        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig.gate, 5));
+    mf_session_stop(rig.s);
+    usleep(20000);
+    cr_expect_eq(atomic_load(&rig.inside), 5);
+    fs_gate_open(&rig.gate);
+    cr_expect_eq(fs_join(&rig), 0);
+    for (int i = 0; i < 5; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+    cr_expect_eq(mf__vk_urings(rig.vk), 0);
+}
+
+FS_TEST(ring_session, stopping_under_load)
+{
+    for (int i = 0; i < 20; i++) {
+        uint64_t ids[64];
+        int n = 64;
+
+        if (i)
+            ring_setup(&rig, 4, 0);
+        fs_run(&rig);
+        for (int j = 0; j < n; j++)
+            ids[j] = fs_send_getattr(&rig, FS_FILE0);
+        cr_assert_eq(fs_stop(&rig), 0);
+        mf_vkernel_unmount(rig.vk);
+        for (int j = 0; j < n; j++) {
+            int rc = fs_wait(&rig, ids[j]);
+
+            cr_assert(rc == 0 || rc == -ECONNABORTED, "%d", rc);
+        }
+        if (i < 19)
+            fs_end(&rig);
+    }
+}
+
+static int32_t until_stopped(struct mf_call *c, struct fs_rig *r)
+{
+    (void)r;
+    if (c->node != FS_GATE)
+        return FS_DEFAULT;
+    for (int i = 0; i < 1000; i++)
+        usleep(10000);
+    return -EINTR;
+}
+
+#ifdef __SANITIZE_THREAD__
+#define SKIP_CANCEL() cr_skip_test("ThreadSanitizer cannot follow a cancelled thread")
+#else
+#define SKIP_CANCEL() ((void)0)
+#endif
+
+static int32_t cancel_here(struct mf_call *c, struct fs_rig *r)
+{
+    if (c->node != FS_GATE)
+        return FS_DEFAULT;
+    atomic_fetch_sub(&r->inside, 1);
+    pthread_cancel(pthread_self());
+    pthread_testcancel();
+    return -EIO;
+}
+
+/* The thread armed entries that others depend on: it must stay until the rings are gone. */
+FS_TEST(ring_session, cancelled_readers_take_no_entry_along)
+{
+    SKIP_CANCEL();
+    rig.script = cancel_here;
+    fs_run(&rig);
+    for (int i = 0; i < 8; i++) {
+        cr_expect_eq(fs_wait(&rig, fs_send_read(&rig, FS_GATE, 10)), -EIO);
+        ring_try_all(&rig);
+    }
+    cr_expect_eq(fs_info(&rig).failed_readers, 8);
+    FS_UNTIL(ring_idle(&rig) == 2 * MF__RING_DEPTH);
+    for (int i = 0; i < 100; i++)
+        cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
+}
+
+FS_TEST(ring_session, readers_are_cancelled_from_outside)
+{
+    SKIP_CANCEL();
+    rig.script = until_stopped;
+    fs_run(&rig);
+    ring_try_all(&rig);
+    for (int round = 0; round < 4; round++) {
+        uint64_t id = fs_send_read(&rig, FS_GATE, 10);
+        bool hit = false;
+
+        FS_UNTIL(atomic_load(&rig.inside) == 1);
+        for (uint32_t i = 0; i < fs_info(&rig).readers && !hit; i++) {
+            struct mf__reader *r = rig.s->readers[i];
+
+            hit = fs_stats(&rig, i).in_flight == 1;
+            if (hit)
+                pthread_cancel(r->thread);
+        }
+        cr_assert(hit);
+        cr_expect_eq(fs_wait(&rig, id), -EIO);
+        atomic_fetch_sub(&rig.inside, 1);
+        ring_try_all(&rig);
+    }
+    cr_expect_eq(fs_info(&rig).failed_readers, 4);
+}
+
+FS_TEST(ring_session, many_sessions_one_after_the_other)
+{
+    for (int i = 0; i < 100; i++) {
+        if (i)
+            ring_setup(&rig, 2, 0);
+        fs_run(&rig);
+        ring_try_all(&rig);
+        cr_assert_eq(fs_stop(&rig), 0);
+        cr_assert_eq(mf__vk_urings(rig.vk), 0);
+        if (i < 99)
+            fs_end(&rig);
+    }
+}
+
+Test(ring_session, one_that_never_ran_is_freed)
+{
+    fs_connect(&rig);
+    cr_expect_gt(mf__vk_urings(rig.vk), 0);
+    mf_session_free(rig.s);
+    cr_expect_eq(mf__vk_urings(rig.vk), 0);
+    cr_expect_eq(mf_vkernel_pending(rig.vk), 0);
+    mf_vkernel_free(rig.vk);
+}
