@@ -18,7 +18,7 @@ import pytest
 from archive import Archive
 from hello import Hello
 from memfs import MemFS
-from null import Null
+from null import BIG_NODE, Null
 
 from conftest import ROOT as TREE
 from conftest import run, wait_for
@@ -54,6 +54,56 @@ def test_null() -> None:
             client.open(2, os.O_RDWR)
         flags = [struct.unpack_from("=QI", client.request(lib.MF_OP_OPEN, n, bytes(8)))[1] for n in (2, 10002)]
         assert flags == [lib.MF_OPEN_DIRECT_IO, lib.MF_OPEN_KEEP_CACHE]
+        assert client.bad_replies == 0
+
+
+def test_null_takes_writes() -> None:
+    with Client(Null()) as client:
+        fh = client.open(BIG_NODE, os.O_RDWR)
+        assert client.write(BIG_NODE, fh, bytes(100_000), 1 << 30) == 100_000
+        client.release(BIG_NODE, fh)
+        client.truncate("/big", 5)
+        big = client.stat("/big")
+        assert (big.mode, big.size) == (stat.S_IFREG | 0o644, 4 << 30)
+        with refused(errno.EROFS):
+            client.write(2, 0, b"1")
+        for path in ("/f0000", "/"):
+            with refused(errno.EROFS):
+                client.chmod(path, 0o700)
+        with refused(errno.EROFS):
+            client.chmod("/big", 0o600)
+        with refused(errno.EROFS):
+            client.truncate("/f0000", 1)
+        assert client.bad_replies == 0
+
+
+def test_null_makes_files() -> None:
+    with Client(Null()) as client:
+        for _ in range(2):
+            for i in range(256):
+                assert not client.exists(f"/c{i:03}")
+                client.write_bytes(f"/c{i:03}", b"")
+                attr = client.stat(f"/c{i:03}")
+                assert (attr.mode, attr.size) == (stat.S_IFREG | 0o644, 0)
+            assert client.read(BIG_NODE + 1, 0, 4096) == b""
+            with refused(errno.EROFS):
+                client.write(BIG_NODE + 1, 0, b"1")
+            with refused(errno.EEXIST):  # what the kernel asks when another client was faster
+                client.request(lib.MF_OP_CREATE, ROOT, bytes(16) + b"c007\0")
+            client.truncate("/c007", 5)
+            assert client.stat("/c007").size == 0
+            assert len(client.listdir("/")) == 10_001
+            for i in range(256):
+                client.unlink(f"/c{i:03}")
+                with refused(errno.ENOENT):
+                    client.request(lib.MF_OP_UNLINK, ROOT, b"c%03d\0" % i)
+        for name in ("c256", "c0000", "C000", "new"):
+            with refused(errno.EROFS):
+                client.write_bytes(f"/{name}", b"")
+            with refused(errno.EROFS):
+                client.request(lib.MF_OP_UNLINK, ROOT, name.encode() + b"\0")
+        with refused(errno.EROFS):
+            client.unlink("/f0000")
         assert client.bad_replies == 0
 
 
