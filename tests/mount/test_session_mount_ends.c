@@ -66,7 +66,7 @@ Test(session_ends, umount)
     site_serve(&rig);
     cr_expect_eq(site_run(site_walk, NULL), 0);
     cr_expect_eq(site_run(unmount_when_idle, NULL), 0);
-    cr_expect_eq(fs_join(&rig), 0);
+    cr_expect_eq(fs_join(&rig), 0, "%d", rig.result);
     cr_expect_not(site_mounted());
     fs_end(&rig);
 }
@@ -79,7 +79,7 @@ Test(session_ends, umount_under_load)
     client = site_start(site_load, NULL); /* just one: there are moments when it has nothing open */
     FS_UNTIL(rig.calls > 300);
     cr_expect_eq(site_run(unmount_when_idle, NULL), 0);
-    cr_expect_eq(fs_join(&rig), 0);
+    cr_expect_eq(fs_join(&rig), 0, "%d", rig.result);
     cr_expect_eq(site_end(client), 0);
     cr_expect_not(site_mounted());
     fs_end(&rig);
@@ -98,7 +98,7 @@ Test(session_ends, lazy_umount_under_load)
     cr_expect_eq(site_run(unmount_lazily, NULL), 0);
     /* Who has a file open is served until he closes it; then the filesystem ends. */
     end_load();
-    cr_expect_eq(fs_join(&rig), 0);
+    cr_expect_eq(fs_join(&rig), 0, "%d", rig.result);
     cr_expect_not(site_mounted());
     fs_end(&rig);
 }
@@ -189,7 +189,7 @@ Test(session_ends, a_successor_at_the_same_place_stays)
     FS_UNTIL(rig.started == 3);
     cr_expect_eq(umount2(site_point, MNT_DETACH), 0);
     cr_assert_eq(mount("none", site_point, "tmpfs", 0, NULL), 0);
-    cr_expect_eq(fs_join(&rig), 0);
+    cr_expect_eq(fs_join(&rig), 0, "%d", rig.result);
     fs_end(&rig);
     cr_expect(site_mounted(), "the session unmounted its successor");
     umount2(site_point, MNT_DETACH);
@@ -361,7 +361,7 @@ static void killed_while_waiting(int sig, int status, site_fn fn)
         FS_UNTIL(waiting == i);
         kill(client, sig);
         cr_expect_eq(site_end(client), status, "the program waits although it was killed");
-        cr_expect_eq(rig.interrupts, i);
+        FS_UNTIL(rig.interrupts >= i); /* FLUSH at the exit may be interrupted as well */
     }
     cr_expect_eq(site_run(site_walk, NULL), 0);
     cr_expect_eq(fs_stop(&rig), 0);
