@@ -78,10 +78,13 @@ static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, voi
     if (!s->rings)
         return -ENOMEM;
     s->ring_queues = queues;
+    opts.others = count - 1;
     while (rc == 0 && s->ring_count < count) {
         opts.first_queue = opts.index = s->ring_count;
         rc = mf__ring_channel(&opts, &s->rings[s->ring_count]);
         s->ring_count += rc == 0;
+        opts.last = s->rings[0];
+        opts.others = 0;
     }
     return rc;
 }

@@ -9,13 +9,18 @@
  * each answer that it gives moves an entry over to it. (What a blocked system call sees of it is a restart, or
  * EINTR where signal(7) says that it is never restarted, as for epoll_wait(2).)
  *
- * Several threads submit, so the submission side has a lock. Under it a command is submitted at once or taken
+ * Several threads submit, so the submission side has a lock. Under it commands are submitted at once or taken
  * back: between two holders the submission queue is empty. Completions are claimed one by one with a
  * compare-and-swap on the ring's head: a thread never holds one that it is not about to handle.
  *
  * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
  * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory
  * for: it waits in the same list.
+ *
+ * The mount is ready for rings when the last queue gets its first entry, and at once all those come who have waited
+ * for it. What finds that queue's only entry taken waits for a commit there: an entry that is registered later does not
+ * look at it. Were the first one's handler to wait, too, nothing would go on. So one queue is the last, that of the
+ * first ring: it is registered when all other entries are, and all of it in one call.
  */
 #include <poll.h>
 #include <stdio.h>
@@ -32,9 +37,9 @@
 #define WAKE_DATA UINT64_MAX       /* user_data of the NOP that wakes */
 #define POOL_DATA (UINT64_MAX - 1) /* of the command that tells a pool */
 #define BODY_SLACK 65536u          /* for an answer that is built beside the request's payload */
-#define SUBMISSIONS 8u             /* entries are submitted as they come, so the queue stays short */
+#define SUBMISSIONS 8u             /* commits are submitted as they come, so the queue stays short */
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
-#define WAKE_TRIES 100u
+#define TRIES 100u
 
 #ifdef __SANITIZE_THREAD__
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
@@ -77,7 +82,13 @@ struct ring {
     struct mf__region headers, payloads, pools;
     size_t payload_room;
     pthread_mutex_t submit;
-    uint32_t armed;           /* entries whose first command is out; under the lock */
+    uint32_t queued;          /* commands that are about to be submitted; under the lock, like these: */
+    uint32_t taken;           /* of the last submission */
+    uint32_t failures;        /* to register, for want of memory */
+    bool attached;            /* the device is our fixed file */
+    uint32_t armed;           /* entries whose first command is out */
+    uint32_t submissions;     /* at once */
+    _Atomic uint32_t missing; /* rings that must be registered before our last queue */
     _Atomic uint32_t waiting; /* first of the answers that wait for a reader's commit: index + 1 */
     _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
     _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
@@ -270,7 +281,7 @@ int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, 
 /* The next submission entry, cleared. */
 static struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
 {
-    uint32_t i = atomic_load_explicit(r->sq_tail, memory_order_relaxed) & r->sq_mask;
+    uint32_t i = (atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued++) & r->sq_mask;
     struct mf__sqe *sqe = &r->sqes[i];
 
     memset(sqe, 0, sizeof(*sqe));
@@ -289,30 +300,36 @@ static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_d
     return sqe;
 }
 
-/* Was the command that stands at `tail` not taken by the kernel? Then nobody will: take it back. */
-static int settle_submission(struct ring *r, uint32_t tail, int rc)
+/* Take back what the kernel did not take of the commands that began at `tail`: later nobody would know of it. */
+static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
 {
-    if (atomic_load_explicit(r->sq_head, memory_order_acquire) != tail)
+    uint32_t head = atomic_load_explicit(r->sq_head, memory_order_acquire);
+
+    r->taken = head - tail;
+    if (r->taken == n)
         return 0;
-    atomic_store_explicit(r->sq_tail, tail, memory_order_relaxed);
+    atomic_store_explicit(r->sq_tail, head, memory_order_relaxed);
     return rc < 0 ? rc : -EAGAIN;
 }
 
-/* Submit what next_sqe() gave. 0, or an error: then nothing is submitted. */
+/* Submit what next_sqe() gave. 0, or an error: then only the first r->taken of them are out. */
 static int submit(struct ring *r)
 {
     uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
+    uint32_t n = r->queued;
     int rc;
 
-    atomic_store_explicit(r->sq_tail, tail + 1, memory_order_release);
+    r->queued = 0;
+    r->taken = n;
+    atomic_store_explicit(r->sq_tail, tail + n, memory_order_release);
     HAND_OVER(r);
     do {
-        rc = r->sys->enter(r->opts.kernel, r->fd, 1, 0, 0);
+        rc = r->sys->enter(r->opts.kernel, r->fd, n, 0, 0);
     } while (rc == -EINTR && atomic_load_explicit(r->sq_head, memory_order_acquire) == tail);
-    return rc == 1 ? 0 : settle_submission(r, tail, rc);
+    return rc == (int)n ? 0 : settle_submission(r, tail, n, rc);
 }
 
-static int submit_register(struct ring *r, uint32_t index)
+static void next_register(struct ring *r, uint32_t index)
 {
     struct entry *e = &r->entries[index];
     struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue };
@@ -321,7 +338,6 @@ static int submit_register(struct ring *r, uint32_t index)
     sqe->addr = (uintptr_t)e->iov;
     sqe->len = 2;
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
-    return submit(r);
 }
 
 static int submit_commit(struct ring *r, uint32_t index)
@@ -336,10 +352,11 @@ static int submit_commit(struct ring *r, uint32_t index)
 
 static int submit_pool(struct ring *r, uint32_t n)
 {
+    const struct entry *e = &r->entries[n * r->opts.depth];
     size_t size = (size_t)r->opts.depth * r->opts.max_payload;
     struct mf__fuse_bufpool pool = { .address = (uintptr_t)r->pools.base + n * size,
                                      .length = (uint32_t)size,
-                                     .queue = (uint16_t)r->entries[n].queue };
+                                     .queue = (uint16_t)e->queue };
     struct mf__sqe *sqe = next_command(r, MF__FUSE_ADD_BUFPOOL, POOL_DATA);
 
     memcpy(sqe->cmd, &pool, sizeof(pool));
@@ -352,34 +369,68 @@ static bool anything_completed(struct ring *r)
            atomic_load_explicit(r->cq_tail, memory_order_acquire);
 }
 
+/* Only the last queue is not registered. */
+static bool last_is_left(const struct ring *r)
+{
+    return r->armed + r->opts.depth == r->count;
+}
+
+/* The first one alone, since the kernel may refuse them all; then as many of a queue as go into one submission. */
+static int register_some(struct ring *r)
+{
+    uint32_t left = r->opts.depth - r->armed % r->opts.depth;
+    uint32_t n = left < r->submissions ? left : r->submissions;
+    int rc;
+
+    if (r->armed == 0 && !last_is_left(r))
+        n = 1;
+    for (uint32_t i = 0; i < n; i++)
+        next_register(r, r->armed + i);
+    rc = submit(r);
+    r->armed += r->taken;
+    return rc;
+}
+
+static void mark_registered(struct ring *r)
+{
+    int none = 0;
+
+    if (atomic_compare_exchange_strong(&r->state, &none, 1) && r->opts.last) {
+        struct ring *last = ring_of(r->opts.last);
+
+        if (atomic_fetch_sub(&last->missing, 1) == 1)
+            r->opts.last->ops->wake(r->opts.last);
+    }
+}
+
 /*
- * Register the entries: the first of each queue, the second of each queue, and so on, for the mount waits until
- * all queues have one. It stops where something completed: that may be the refusal, and the receiver, who looks at
- * it, comes back here.
+ * Register what is left. It stops where something completed: that may be the refusal, and the receiver, who looks at
+ * it, comes back here; and where other rings come first.
  */
 static int register_entries(struct ring *r)
 {
-    int rc = r->armed ? 0 : r->sys->attach(r->opts.kernel, r->fd, r->opts.device);
+    int rc = 0;
 
-    for (uint32_t i = 0; rc == 0 && r->opts.pool && r->armed == 0 && i < r->queue_count; i++)
+    if (!r->attached)
+        rc = r->sys->attach(r->opts.kernel, r->fd, r->opts.device);
+    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->attached && i < r->queue_count; i++)
         rc = submit_pool(r, i);
+    r->attached = r->attached || rc == 0;
     while (rc == 0 && r->armed < r->count) {
-        rc = submit_register(r, r->armed);
-        r->armed += rc == 0;
+        if (last_is_left(r) && atomic_load(&r->missing))
+            return 0;
+        rc = register_some(r);
         if (anything_completed(r))
             break;
     }
-    if (rc < 0 && r->armed >= r->queue_count) {
+    if (rc < 0 && r->armed + r->opts.depth > r->count) {
         /* Each queue has an entry: serve with fewer. Those that were not armed are gone. */
         atomic_fetch_add(&r->gone, r->count - r->armed);
         r->armed = r->count;
         rc = 0;
     }
-    if (rc == 0 && r->armed == r->count) {
-        int none = 0;
-
-        atomic_compare_exchange_strong(&r->state, &none, 1);
-    }
+    if (rc == 0 && r->armed == r->count)
+        mark_registered(r);
     return rc;
 }
 
@@ -431,7 +482,7 @@ static int commit_waiting(struct ring *r)
 static void ring_wake(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
-    uint32_t tries = WAKE_TRIES;
+    uint32_t tries = TRIES;
     int rc;
 
     do {
@@ -442,9 +493,9 @@ static void ring_wake(struct mf__channel *ch)
             rc = submit(r);
         }
         pthread_mutex_unlock(&r->submit);
-        if (rc < 0 && passing(rc))
+        if (passing(rc))
             nap();
-    } while (rc < 0 && passing(rc) && --tries);
+    } while (passing(rc) && --tries);
 }
 
 int mf__ring_state(struct mf__channel *ch)
@@ -492,7 +543,7 @@ static uint8_t *payload_of(const struct ring *r, const struct entry *e)
 {
     size_t size = (size_t)r->opts.depth * r->opts.max_payload;
     size_t offset = e->head->ring_ent_in_out.padding;
-    uint32_t n = (e->queue - r->opts.first_queue) / r->opts.step;
+    uint32_t n = (uint32_t)(e - r->entries) / r->opts.depth;
 
     if (e->head->ring_ent_in_out.payload_sz > r->opts.max_payload)
         return NULL;
@@ -550,7 +601,7 @@ static int end_of(struct ring *r, struct mf__io *spare, struct mf__io **got)
 static int entry_gone(struct ring *r, const struct mf__cqe *cqe, struct entry *e, struct mf__io *spare,
                       struct mf__io **got)
 {
-    uint32_t n = (e->queue - r->opts.first_queue) / r->opts.step;
+    uint32_t n = (uint32_t)(e - r->entries) / r->opts.depth;
     bool refused = !e->commit_id && !is_end(cqe->res);
 
     if (refused && atomic_fetch_sub(&r->alive[n], 1) == 1) {
@@ -570,14 +621,18 @@ static int again(struct ring *r, uint32_t index)
 
     if (r->entries[index].commit_id) {
         rc = commit(r, index);
-        return rc < 0 && passing(rc) ? 0 : rc;
+        return passing(rc) ? 0 : rc;
     }
     do {
         nap();
         pthread_mutex_lock(&r->submit);
-        rc = atomic_load_explicit(&r->shut, memory_order_relaxed) ? -ENODEV : submit_register(r, index);
+        rc = -ENODEV;
+        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+            next_register(r, index);
+            rc = submit(r);
+        }
         pthread_mutex_unlock(&r->submit);
-    } while (rc < 0 && passing(rc));
+    } while (passing(rc));
     return rc;
 }
 
@@ -602,6 +657,27 @@ static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *s
     return entry_gone(r, cqe, &r->entries[index], spare, got);
 }
 
+static int go_on_registering(struct ring *r)
+{
+    bool later;
+    int rc;
+
+    pthread_mutex_lock(&r->submit);
+    rc = atomic_load(&r->state) == 0 ? register_entries(r) : 0;
+    later = passing(rc) && ++r->failures < TRIES;
+    pthread_mutex_unlock(&r->submit);
+    if (later) {
+        nap();
+        return -EINTR;
+    }
+    if (rc < 0) {
+        mf__ring_refuse(&r->ch, rc);
+        if (r->opts.refused)
+            r->opts.refused(r->opts.user, rc);
+    }
+    return rc;
+}
+
 /* What is to be done before anything is waited for. */
 static int prepare(struct ring *r)
 {
@@ -609,22 +685,21 @@ static int prepare(struct ring *r)
 
     if (atomic_load_explicit(&r->waiting, memory_order_relaxed)) {
         rc = commit_waiting(r);
-        if (rc < 0 && passing(rc)) {
+        if (passing(rc)) {
             nap();
             return -EINTR;
         }
     }
-    if (rc == 0 && atomic_load_explicit(&r->state, memory_order_relaxed) == 0) {
-        pthread_mutex_lock(&r->submit);
-        rc = atomic_load(&r->state) == 0 ? register_entries(r) : 0;
-        pthread_mutex_unlock(&r->submit);
-        if (rc < 0) {
-            mf__ring_refuse(&r->ch, rc);
-            if (r->opts.refused)
-                r->opts.refused(r->opts.user, rc);
-        }
-    }
+    if (rc == 0 && atomic_load_explicit(&r->state, memory_order_relaxed) == 0)
+        rc = go_on_registering(r);
     return rc;
+}
+
+/* Everything is registered, or must be by others first. */
+static bool may_wait(struct ring *r)
+{
+    return atomic_load_explicit(&r->state, memory_order_relaxed) == 1 ||
+           atomic_load_explicit(&r->missing, memory_order_relaxed);
 }
 
 static int await(struct ring *r)
@@ -667,7 +742,7 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
         rc = prepare(r);
         if (rc == 0 && claim_cqe(r, &cqe))
             rc = completed(r, &cqe, spare, got);
-        else if (rc == 0 && atomic_load_explicit(&r->state, memory_order_relaxed) == 1)
+        else if (rc == 0 && may_wait(r))
             rc = await(r);
     } while (rc == 0);
     if (rc > 0)
@@ -834,7 +909,8 @@ static int ring_open(struct ring *r)
                                   .cq_entries = 2 * (r->count + SUBMISSIONS) };
     int rc;
 
-    r->fd = r->sys->setup(r->opts.kernel, SUBMISSIONS, &p);
+    r->submissions = !r->opts.last && r->opts.depth > SUBMISSIONS ? r->opts.depth : SUBMISSIONS;
+    r->fd = r->sys->setup(r->opts.kernel, r->submissions, &p);
     if (r->fd < 0)
         return r->fd;
     rc = ring_map(r, &p);
@@ -881,7 +957,7 @@ static int ring_memory(struct ring *r)
     keep_from_children(&r->payloads);
     keep_from_children(&r->pools);
     for (uint32_t i = 0; i < r->count; i++)
-        entry_init(r, i, o->first_queue + i % r->queue_count * o->step);
+        entry_init(r, i, o->first_queue + (r->queue_count - 1 - i / o->depth) * o->step);
     for (uint32_t i = 0; i < r->queue_count; i++)
         atomic_init(&r->alive[i], o->depth);
     return 0;
@@ -896,6 +972,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
         return -ENOMEM;
     r->opts = *opts;
     r->sys = opts->sys;
+    atomic_init(&r->missing, opts->others);
     pthread_mutex_init(&r->submit, NULL);
     rc = ring_memory(r);
     if (rc == 0)

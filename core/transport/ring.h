@@ -28,11 +28,13 @@ struct mf__ring_opts {
     struct mf__channel *device; /* of the connection */
     uint32_t first_queue;       /* the ring serves queues first, first + step, ... below queues */
     uint32_t step;
-    uint32_t queues;      /* of the connection: the possible CPUs */
-    uint32_t depth;       /* entries per queue */
-    uint32_t max_payload; /* bytes of the largest payload that the kernel was promised */
-    uint32_t index;       /* of the channel */
-    bool pool;            /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
+    uint32_t queues;          /* of the connection: the possible CPUs */
+    uint32_t depth;           /* entries per queue */
+    uint32_t max_payload;     /* bytes of the largest payload that the kernel was promised */
+    uint32_t index;           /* of the channel */
+    struct mf__channel *last; /* the ring whose last queue is the mount's; NULL: it is this one */
+    uint32_t others;          /* then so many rings are registered before that queue */
+    bool pool;                /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
     /* The kernel has taken the mount back to the device. Called on a thread that receives, with no lock held. */
     void (*refused)(void *user, int error);
     void *user;
