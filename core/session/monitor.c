@@ -20,12 +20,14 @@
 #define FEW_PER_MEMBER 4u  /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define QUIET_TICKS 32u    /* then the monitor sleeps */
 #define WINDOW_MAX 8192u   /* ticks */
+#define FAST_TICKS 16u
 #define COMPUTING_TICKS 50u
 #define PLACEMENT_TICKS (MF__PLACE_LOOK_NS / TICK_NS)
 
 struct view {
     uint32_t members;
     uint32_t free;
+    uint32_t stuck; /* in the same handler as at the last look */
     uint64_t requests;
 };
 
@@ -76,13 +78,18 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
     memset(v, 0, sizeof(*v));
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
+        uint64_t requests;
 
         if (atomic_load(&r->crew) != c)
             continue;
+        requests = atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->members++;
-        v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
+        v->requests += requests;
         if (atomic_load(&r->state) != MF__READER_BUSY)
             v->free++;
+        else if (requests == r->seen)
+            v->stuck++;
+        r->seen = requests;
     }
 }
 
@@ -220,6 +227,25 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
     return 1;
 }
 
+/*
+ * Answers on a ring may wait for each other while handlers return at once. The first that does not ends that, and
+ * whoever receives there submits what was held.
+ */
+static void judge_speed(struct mf__crew *c, const struct view *v, uint64_t served)
+{
+    uint32_t busy = v->members - v->free;
+    bool fast = !v->stuck && served >= (uint64_t)FEW_PER_MEMBER * (busy ? busy : 1);
+
+    if (!c->ring)
+        return;
+    c->fast_ticks = fast ? c->fast_ticks + 1 : 0;
+    if (c->fast_ticks >= FAST_TICKS) {
+        atomic_store_explicit(&c->ring->batch, true, memory_order_relaxed);
+    } else if (!c->fast_ticks && atomic_exchange(&c->ring->batch, false)) {
+        c->ring->ops->wake(c->ring);
+    }
+}
+
 /* Returns whether the crew is quiet: nothing came, and somebody would take what comes. */
 static bool watch(struct mf_session *s, struct mf__crew *c)
 {
@@ -232,6 +258,7 @@ static bool watch(struct mf_session *s, struct mf__crew *c)
     if (v.requests < c->requests)
         served = 0; /* a member with its count has gone */
     c->requests = v.requests;
+    judge_speed(c, &v, served);
     more = lacking(s, c, &v, served);
     if (more) {
         while (more-- && grow(s, c))

@@ -89,6 +89,7 @@ struct ring {
     uint32_t armed;           /* entries whose first command is out */
     uint32_t submissions;     /* at once */
     _Atomic uint32_t missing; /* rings that must be registered before our last queue */
+    _Atomic uint32_t held;    /* answers among those that wait which a reader kept back for a batch */
     _Atomic uint32_t waiting; /* first of the answers that wait for a reader's commit: index + 1 */
     _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
     _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
@@ -340,14 +341,13 @@ static void next_register(struct ring *r, uint32_t index)
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
 }
 
-static int submit_commit(struct ring *r, uint32_t index)
+static void next_commit(struct ring *r, uint32_t index)
 {
     struct entry *e = &r->entries[index];
     struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue, .commit_id = e->commit_id };
     struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_COMMIT_AND_FETCH, index);
 
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
-    return submit(r);
 }
 
 static int submit_pool(struct ring *r, uint32_t n)
@@ -388,7 +388,7 @@ static int register_some(struct ring *r)
         next_register(r, r->armed + i);
     rc = submit(r);
     r->armed += r->taken;
-    return rc;
+    return r->taken && passing(rc) ? 0 : rc; /* the rest may go better */
 }
 
 static void mark_registered(struct ring *r)
@@ -453,9 +453,31 @@ static int commit(struct ring *r, uint32_t index)
 
     pthread_mutex_lock(&r->submit);
     if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-        rc = submit_commit(r, index);
+        next_commit(r, index);
+        rc = submit(r);
         if (rc < 0)
             let_wait(r, index);
+    }
+    pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+/* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
+static int commit_some(struct ring *r, uint32_t *next)
+{
+    uint32_t batch[SUBMISSIONS];
+    uint32_t n = 0;
+    int rc = -ENODEV;
+
+    pthread_mutex_lock(&r->submit);
+    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+        for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
+            batch[n] = *next - 1;
+            next_commit(r, batch[n]);
+        }
+        rc = submit(r);
+        for (uint32_t i = r->taken; i < n; i++)
+            let_wait(r, batch[i]);
     }
     pthread_mutex_unlock(&r->submit);
     return rc;
@@ -467,12 +489,13 @@ static int commit_waiting(struct ring *r)
     uint32_t next = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
     int rc = 0;
 
+    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
     while (next) {
-        uint32_t index = next - 1;
-        int one;
+        uint32_t before = next;
+        int one = commit_some(r, &next);
 
-        next = r->entries[index].next_commit;
-        one = commit(r, index);
+        if (one == -ENODEV && next == before)
+            return one;
         if (one < 0)
             rc = one;
     }
@@ -564,10 +587,13 @@ static void deliver(struct ring *r, uint32_t index, struct mf__io *io)
     io->entry = index;
     io->queue = e->queue;
     io->commit_id = e->commit_id;
-    if (!e->at || mf__msg_from_ring(msg, e->head, e->at, used) < 0) {
-        msg->hdr.opcode = 0;
-        e->at = e->at ? e->at : e->payload;
+    if (!e->at) { /* the header still says whom to answer */
+        e->at = e->payload;
         used = 0;
+        (void)mf__msg_from_ring(msg, e->head, e->at, 0);
+        msg->hdr.opcode = 0;
+    } else if (mf__msg_from_ring(msg, e->head, e->at, used) < 0) {
+        msg->hdr.opcode = 0;
     } else if (msg->args == e->head->op_in) {
         /* The structure is no longer than the header's length allows: what follows in op_in is of older requests. */
         size_t rest = msg->hdr.len < sizeof(msg->hdr) + used ? 0 : msg->hdr.len - sizeof(msg->hdr) - used;
@@ -678,12 +704,22 @@ static int go_on_registering(struct ring *r)
     return rc;
 }
 
+/*
+ * May an answer wait for the next one, so that one system call submits both? The handler of the next request runs
+ * in between: only while handlers return at once, which the session says, and only if there is a next request.
+ */
+static bool may_hold(struct ring *r)
+{
+    return atomic_load_explicit(&r->ch.batch, memory_order_relaxed) &&
+           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
+}
+
 /* What is to be done before anything is waited for. */
 static int prepare(struct ring *r)
 {
     int rc = 0;
 
-    if (atomic_load_explicit(&r->waiting, memory_order_relaxed)) {
+    if (atomic_load_explicit(&r->waiting, memory_order_relaxed) && !may_hold(r)) {
         rc = commit_waiting(r);
         if (passing(rc)) {
             nap();
@@ -779,6 +815,19 @@ static void give_to_reader(struct ring *r, uint32_t index)
     ring_wake(&r->ch);
 }
 
+static int commit_or_hold(struct ring *r, uint32_t index)
+{
+    if (may_hold(r)) {
+        atomic_fetch_add_explicit(&r->held, 1, memory_order_relaxed);
+        let_wait(r, index);
+        return 0;
+    }
+    if (!atomic_load_explicit(&r->waiting, memory_order_relaxed))
+        return commit(r, index);
+    let_wait(r, index);
+    return commit_waiting(r);
+}
+
 static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
                      int n)
 {
@@ -803,7 +852,7 @@ static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique,
         give_to_reader(r, io->entry);
         return rc;
     }
-    n = commit(r, io->entry);
+    n = commit_or_hold(r, io->entry);
     /* Where the system had no memory the answer goes out a little later. */
     return n < 0 && !passing(n) ? n : rc;
 }

@@ -65,6 +65,7 @@ struct mf__channel {
     const struct mf__transport *ops;
     _Atomic uint32_t refs; /* readers and unanswered requests: invariant 10 */
     uint32_t index;        /* 0 = the first, n = the n-th made */
+    _Atomic bool batch;    /* ring: handlers return at once, so an answer may wait for the next */
     int fd;                /* -1 = none */
     void *impl;            /* the transport's own */
 };
