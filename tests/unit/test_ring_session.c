@@ -329,6 +329,55 @@ FS_TEST(ring_session, fewer_readers_than_queues)
     cr_expect_str_eq(fs_info(&rig).transport_reason, "the kernel offers io_uring: 3 rings for 7 queues");
 }
 
+static size_t resident(void)
+{
+    size_t pages = 0, ignored;
+    FILE *file = fopen("/proc/self/statm", "re");
+
+    cr_assert_not_null(file);
+    cr_assert_eq(fscanf(file, "%zu %zu", &ignored, &pages), 2);
+    fclose(file);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What a machine with 128 possible CPUs costs a session, entries in use and threads included. */
+#define BUDGET (8u << 20)
+
+static void many_queues(uint32_t readers, uint32_t rings)
+{
+    size_t before, used;
+
+    rig.kernel.queues = 128;
+    rig.opts.readers = readers;
+    before = resident();
+    fs_run(&rig);
+    ring_try_all(&rig);
+    ring_right_read(&rig, FS_FILE0 + 20, 131072);
+    cr_expect_eq(rig.s->ring_count, rings);
+    cr_expect_eq(fs_info(&rig).readers, rings + 1);
+    FS_UNTIL(ring_idle(&rig) == MF__RING_BUDGET);
+    used = resident() - before;
+    printf("128 queues, %u rings, %u entries: %zu KiB resident\n", rings, MF__RING_BUDGET, used / 1024);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    cr_expect_lt(used, BUDGET, "%zu bytes", used);
+#endif
+}
+
+FS_TEST(ring_session, many_queues_fit_few_threads)
+{
+    many_queues(4, 4);
+}
+
+FS_TEST(ring_session, many_queues_fit_one_thread)
+{
+    many_queues(1, 1);
+}
+
+FS_TEST(ring_session, many_queues_fit_many_threads)
+{
+    many_queues(0, 128);
+}
+
 /* While nobody asks for more than one thing at a time, one entry of a queue does it all. */
 FS_TEST(ring_session, the_last_used_entry_is_used_next)
 {
