@@ -48,7 +48,9 @@ static int check_numbers(const struct mf_session_opts *o, struct mf_error *err)
     if ((o->flags & MF_OPT_INLINE) && o->readers != 1)
         return mf__errorf(err, -EINVAL, "MF_OPT_INLINE goes with readers = 1");
     if (o->uring == MF_URING_REQUIRE && (o->clone_fd == MF_CLONE_REQUIRE || (o->flags & MF_OPT_INLINE)))
-        return mf__errorf(err, -EINVAL, "uring = require excludes clone_fd = require and MF_OPT_INLINE: rings have their own threads");
+        return mf__errorf(
+            err, -EINVAL,
+            "uring = require excludes clone_fd = require and MF_OPT_INLINE: rings have their own threads");
     return 0;
 }
 
@@ -106,9 +108,10 @@ static int settle_opts(struct mf_session *s, const struct mf_session_opts *opts,
     int rc = opts ? mf__copy_sized(o, sizeof(*o), opts, sizeof(uint32_t)) : 0;
 
     if (rc < 0)
-        return mf__errorf(err, rc, "struct mf_session_opts has a size of %u bytes or fields that this library (%s) does not know",
-                          opts->size, MF_VERSION_STRING);
-    s->log = (struct mf__log){.sink = o->log, .user = o->log_user, .max_level = MF_LOG_WARNING};
+        return mf__errorf(
+            err, rc, "struct mf_session_opts has a size of %u bytes or fields that this library (%s) does not know",
+            opts->size, MF_VERSION_STRING);
+    s->log = (struct mf__log){ .sink = o->log, .user = o->log_user, .max_level = MF_LOG_WARNING };
     if (o->log)
         s->log.max_level = MF_LOG_INFO;
     if (o->flags & MF_OPT_DEBUG)
@@ -193,15 +196,16 @@ int mf_session_new(const struct mf_ops *ops, void *user, const struct mf_session
     rc = mf__copy_sized(&s->typed, sizeof(s->typed), ops, sizeof(uint32_t));
     if (rc < 0) {
         session_free(s);
-        return mf__errorf(err, rc, "struct mf_ops has a size of %u bytes or operations that this library (%s) does not know",
+        return mf__errorf(err, rc,
+                          "struct mf_ops has a size of %u bytes or operations that this library (%s) does not know",
                           ops->size, MF_VERSION_STRING);
     }
     s->upcall = mf__typed_upcall;
     s->user = user;
-    s->hooks = (struct mf_upcall_ops){.reader_start = s->typed.reader_start,
-                                      .reader_end = s->typed.reader_end,
-                                      .destroy = s->typed.destroy,
-                                      .interrupted = s->typed.interrupted};
+    s->hooks = (struct mf_upcall_ops){ .reader_start = s->typed.reader_start,
+                                       .reader_end = s->typed.reader_end,
+                                       .destroy = s->typed.destroy,
+                                       .interrupted = s->typed.interrupted };
     s->hooks_user = user;
     s->implemented = mf__typed_mask(&s->typed);
     mf__registry_add(s);
@@ -428,7 +432,7 @@ int mf_session_start(struct mf_session *s)
 
 int mf_session_wait(struct mf_session *s, int timeout_ms)
 {
-    struct pollfd p = {.fd = s->event[0], .events = POLLIN};
+    struct pollfd p = { .fd = s->event[0], .events = POLLIN };
     int n = poll(&p, 1, timeout_ms);
 
     if (n < 0)
@@ -512,7 +516,7 @@ static void *supervise(void *arg)
 
 static int run_inline(struct mf_session *s)
 {
-    struct supervisor v = {.s = s};
+    struct supervisor v = { .s = s };
     sigset_t kick;
     pthread_t thread;
     int rc = enter_running(s);
@@ -613,7 +617,7 @@ static uint32_t distinct_channels(const struct mf_session *s, uint32_t readers)
 
 int mf_session_info(struct mf_session *s, struct mf_info *out)
 {
-    struct mf_info info = {.size = out->size};
+    struct mf_info info = { .size = out->size };
     uint32_t room = out->size < sizeof(info) ? out->size : (uint32_t)sizeof(info);
 
     if (room < offsetof(struct mf_info, channels))

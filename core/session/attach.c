@@ -89,9 +89,9 @@ static void undo_mount(struct mf_session *s)
 
 int mf__attach_mount(struct mf_session *s, const char *mountpoint, struct mf_error *err)
 {
-    struct greeter g = {.s = s, .err = err, .rc = 1};
-    struct mf__mount_hooks hooks = {.on_device = greeter_start, .after = greeter_end, .user = &g};
-    struct mf_error mount_err = {.size = sizeof(mount_err)};
+    struct greeter g = { .s = s, .err = err, .rc = 1 };
+    struct mf__mount_hooks hooks = { .on_device = greeter_start, .after = greeter_end, .user = &g };
+    struct mf_error mount_err = { .size = sizeof(mount_err) };
     int rc;
 
     mf__kick_install();
@@ -132,8 +132,8 @@ static int check_fds(const int *fds, uint32_t n, struct mf_error *err)
         if (i == 0)
             first = number;
         else if (number != first)
-            return mf__errorf(err, -EINVAL, "descriptors %d and %d belong to different connections (%llu, %llu)", fds[0],
-                              fds[i], (unsigned long long)first, (unsigned long long)number);
+            return mf__errorf(err, -EINVAL, "descriptors %d and %d belong to different connections (%llu, %llu)",
+                              fds[0], fds[i], (unsigned long long)first, (unsigned long long)number);
     }
     return 0;
 }

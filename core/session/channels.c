@@ -62,7 +62,8 @@ int mf__channels_clone(struct mf_session *s, uint32_t readers, struct mf_error *
             continue;
         note_clone_failure(s, s->channel_count, rc);
         if (s->opts.clone_fd == MF_CLONE_REQUIRE)
-            return mf__errorf(err, rc, "cannot clone the device for reader %u: %s; --clone auto would share one descriptor",
+            return mf__errorf(err, rc,
+                              "cannot clone the device for reader %u: %s; --clone auto would share one descriptor",
                               s->channel_count, mf__strerror(-rc));
         return 0;
     }

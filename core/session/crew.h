@@ -32,7 +32,7 @@ struct mf__crew {
     uint32_t least_free;
     uint32_t stuck_ticks;
     uint32_t fast_ticks; /* in a row in which handlers returned at once */
-    uint64_t ran_ns; /* CPU time of its members when that began */
+    uint64_t ran_ns;     /* CPU time of its members when that began */
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
 };

@@ -125,17 +125,12 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
 static void session_message(struct mf__reader *r, struct mf__slot *slot)
 {
     switch (slot->io.msg.hdr.opcode) {
-    case FUSE_INTERRUPT:
-        mf__interrupt(r, slot);
-        break;
-    case FUSE_DESTROY:
-        answer_error(slot, 0);
-        return;
+    case FUSE_INTERRUPT: mf__interrupt(r, slot); break;
+    case FUSE_DESTROY: answer_error(slot, 0); return;
     case FUSE_INIT:
         answer_error(slot, -EIO); /* a second handshake: never */
         return;
-    default:
-        break;
+    default: break;
     }
     settle(slot, false);
 }

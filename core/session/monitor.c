@@ -17,9 +17,9 @@
 #include "session/session.h"
 
 #define TICK_NS 1000000
-#define FEW_PER_MEMBER 4u  /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define QUIET_TICKS 32u    /* then the monitor sleeps */
-#define WINDOW_MAX 8192u   /* ticks */
+#define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
+#define QUIET_TICKS 32u   /* then the monitor sleeps */
+#define WINDOW_MAX 8192u  /* ticks */
 #define FAST_TICKS 16u
 #define COMPUTING_TICKS 50u
 #define PLACEMENT_TICKS (MF__PLACE_LOOK_NS / TICK_NS)

@@ -81,7 +81,7 @@ static int answer_init(struct mf_session *s, struct mf__slot *slot)
         .max_pages = (uint16_t)t->max_pages,
         .max_stack_depth = t->flags & FUSE_PASSTHROUGH ? 1u : 0u,
     };
-    struct iovec body = {.iov_base = slot->io.body};
+    struct iovec body = { .iov_base = slot->io.body };
 
     out.congestion_threshold = (uint16_t)(out.max_background * 3u / 4u);
     body.iov_len = mf__put_init(slot->io.body, &out, t->kernel_minor);
@@ -96,7 +96,7 @@ static int refuse_init(struct mf__slot *slot, int error)
 /* INIT is queued when the mount is made, so it is there or comes at once: never wait for it for ever. */
 static int await_init(struct mf_session *s, struct mf__channel *ch, struct mf_error *err)
 {
-    struct pollfd p = {.fd = ch->fd, .events = POLLIN};
+    struct pollfd p = { .fd = ch->fd, .events = POLLIN };
     int n;
 
     if (ch->fd < 0)
@@ -141,7 +141,8 @@ static int check_offer(struct mf_session *s, const struct fuse_init_in *in, stru
         return mf__errorf(err, -EPROTO, "this kernel speaks FUSE protocol %u.%u; %u.%u or newer is needed (Linux 5.4)",
                           in->major, in->minor, FUSE_KERNEL_VERSION, MF__MIN_MINOR);
     if (lacking)
-        return mf__errorf(err, -ENOTSUP, "this kernel (FUSE %u.%u) does not offer the INIT flags 0x%llx that were asked for",
+        return mf__errorf(err, -ENOTSUP,
+                          "this kernel (FUSE %u.%u) does not offer the INIT flags 0x%llx that were asked for",
                           in->major, in->minor, (unsigned long long)lacking);
     if (s->opts.want & ~SERVED)
         return mf__errorf(err, -ENOTSUP, "manifuse does not serve the INIT flags 0x%llx that were asked for",
@@ -224,11 +225,12 @@ int mf__terms_check(const struct mf_negotiated *neg, struct mf_error *err)
     if (wrong)
         return mf__errorf(err, -EINVAL, "the negotiated terms cannot be used: %s", wrong);
     if (neg->minor > MF__MINOR || (neg->flags & ~(SERVED | WANTED)))
-        return mf__errorf(err, -EPROTONOSUPPORT,
-                          "the connection was negotiated as FUSE %u.%u with flags 0x%llx; this library serves up to %u.%u "
-                          "and flags 0x%llx: use the library version of the first session",
-                          neg->major, neg->minor, (unsigned long long)neg->flags, FUSE_KERNEL_VERSION, MF__MINOR,
-                          (unsigned long long)(SERVED | WANTED));
+        return mf__errorf(
+            err, -EPROTONOSUPPORT,
+            "the connection was negotiated as FUSE %u.%u with flags 0x%llx; this library serves up to %u.%u "
+            "and flags 0x%llx: use the library version of the first session",
+            neg->major, neg->minor, (unsigned long long)neg->flags, FUSE_KERNEL_VERSION, MF__MINOR,
+            (unsigned long long)(SERVED | WANTED));
     if (neg->transport != MF_TRANSPORT_DEVICE && neg->transport != MF_TRANSPORT_MEMORY)
         return mf__errorf(err, -EPROTONOSUPPORT, "the connection's transport is of kind %u, which this library lacks",
                           neg->transport);

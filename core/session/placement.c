@@ -43,10 +43,10 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
-#define LONG_WAIT_NS 250000u     /* clients of a saturated mount keep a reader waiting for a tenth of this */
-#define SHORT_WAIT_NS 60000u     /* below this a plain reader may try to yield again */
-#define ENOUGH_TURNS 16u         /* below this a window says nothing */
-#define HOLD_NS (1 * MF_SECOND)  /* at first, before it tries again; doubled each time that goes wrong */
+#define LONG_WAIT_NS 250000u    /* clients of a saturated mount keep a reader waiting for a tenth of this */
+#define SHORT_WAIT_NS 60000u    /* below this a plain reader may try to yield again */
+#define ENOUGH_TURNS 16u        /* below this a window says nothing */
+#define HOLD_NS (1 * MF_SECOND) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (64 * MF_SECOND)
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
 
@@ -91,7 +91,8 @@ static void set_mode(struct mf_session *s, uint32_t mode)
     s->place.since_ns = mf__now_ns();
     atomic_store(&s->place.mode, mode);
     set_group_nice(s, mode == MF__PLACE_YIELDING ? 19 : s->place.group_nice);
-    mf__logf(&s->log, MF_LOG_INFO, "ring readers %s", mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
+    mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
+             mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
 }
 
 /* On the monitor's thread, before it watches. Threads that it makes do not inherit its class. */

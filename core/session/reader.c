@@ -43,7 +43,7 @@ static void name_thread(pthread_t thread, const char *name)
 /* Somebody else's descriptor may be non-blocking. */
 static void wait_readable(struct mf__channel *ch)
 {
-    struct pollfd p = {.fd = ch->fd, .events = POLLIN};
+    struct pollfd p = { .fd = ch->fd, .events = POLLIN };
 
     if (ch->fd >= 0)
         poll(&p, 1, 100);
@@ -57,8 +57,8 @@ static bool renew_channel(struct mf__reader *r, int error)
     int rc = r->ch->ops->clone(r->ch, &ch);
 
     atomic_fetch_add(&s->failed_readers, 1);
-    mf__logf(&s->log, MF_LOG_ERROR, "reader %u: descriptor %d failed: %s; %s", r->index, r->ch->fd, mf__strerror(-error),
-             rc == 0 ? "replaced by a new clone" : "no clone to replace it");
+    mf__logf(&s->log, MF_LOG_ERROR, "reader %u: descriptor %d failed: %s; %s", r->index, r->ch->fd,
+             mf__strerror(-error), rc == 0 ? "replaced by a new clone" : "no clone to replace it");
     if (rc < 0)
         return false;
     pthread_mutex_lock(&s->lock);
@@ -82,17 +82,10 @@ static bool receive_failed(struct mf__reader *r, struct mf__channel *ch, int rc,
         return true;
     }
     switch (rc) {
-    case -EINTR:
-        return true;
-    case -EAGAIN:
-        wait_readable(r->ch);
-        return true;
-    case -ENODEV: /* unmounted: the ordinary end */
-        mf__stop_request(r->session, 0);
-        return false;
-    case -ECONNABORTED:
-        mf__stop_request(r->session, -ECONNABORTED);
-        return false;
+    case -EINTR: return true;
+    case -EAGAIN: wait_readable(r->ch); return true;
+    case -ENODEV: /* unmounted: the ordinary end */ mf__stop_request(r->session, 0); return false;
+    case -ECONNABORTED: mf__stop_request(r->session, -ECONNABORTED); return false;
     default:
         if (++*renewals <= MAX_RENEWALS && renew_channel(r, rc))
             return true;
@@ -274,7 +267,7 @@ static void *reader_main(void *arg)
  */
 static void reader_mask(sigset_t *mask)
 {
-    static const int open[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGURG, SIGPROF};
+    static const int open[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGURG, SIGPROF };
 
     sigfillset(mask);
     for (size_t i = 0; i < MF__ARRAY_SIZE(open); i++)

@@ -42,7 +42,7 @@ int mf__send_error(struct mf__slot *slot, int error)
 
 int mf__send_body(struct mf__slot *slot, size_t length)
 {
-    struct iovec iov = {.iov_base = slot->io.body, .iov_len = length};
+    struct iovec iov = { .iov_base = slot->io.body, .iov_len = length };
 
     atomic_store_explicit(&slot->journal.laid, slot->io.msg.hdr.unique, memory_order_relaxed);
     return mf__send(slot, 0, &iov, 1);
@@ -64,10 +64,8 @@ static int check_length(const struct mf__slot *slot, uint64_t length)
         if (slot->call.length == 0)
             return 1;
         return length > slot->call.length ? -ERANGE : 0;
-    case MF__REPLY_DATA:
-        return length > (slot->call.op == MF_OP_READLINK ? MAX_SYMLINK : slot->call.length) ? -EIO : 0;
-    default:
-        return -EIO;
+    case MF__REPLY_DATA: return length > (slot->call.op == MF_OP_READLINK ? MAX_SYMLINK : slot->call.length) ? -EIO : 0;
+    default: return -EIO;
     }
 }
 
@@ -80,7 +78,7 @@ static int send_size(struct mf__slot *slot, uint64_t size)
 
 int mf__send_data(struct mf__slot *slot, const void *data, uint64_t length)
 {
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = length};
+    struct iovec iov = { .iov_base = (void *)(uintptr_t)data, .iov_len = length };
     int rc = check_length(slot, length);
 
     if (rc == 1)
@@ -145,7 +143,7 @@ static int answer_entry(struct mf__slot *slot)
         .attr_timeout_ns = a->attr_timeout_ns,
         .attr = a->attr,
     };
-    struct mf_open open = {.size = sizeof(open), .flags = a->open_flags, .fh = a->fh, .backing_id = a->backing_id};
+    struct mf_open open = { .size = sizeof(open), .flags = a->open_flags, .fh = a->fh, .backing_id = a->backing_id };
 
     return mf__send_entry(slot, &e, slot->row->reply == MF__REPLY_CREATE ? &open : NULL);
 }
@@ -189,28 +187,20 @@ int mf__send_answer(struct mf__slot *slot)
     uint8_t *body = slot->io.body;
 
     switch (slot->row->reply) {
-    case MF__REPLY_EMPTY:
-        return mf__send_error(slot, 0);
+    case MF__REPLY_EMPTY: return mf__send_error(slot, 0);
     case MF__REPLY_ENTRY:
-    case MF__REPLY_CREATE:
-        return answer_entry(slot);
+    case MF__REPLY_CREATE: return answer_entry(slot);
     case MF__REPLY_ATTR:
         if (mf__check_attr(&a->attr) < 0)
             return mf__refuse(slot, "attributes whose type, size or times are impossible");
         return mf__send_body(slot, mf__put_attr(body, a->attr_timeout_ns, slot->call.node, &a->attr));
-    case MF__REPLY_OPEN:
-        return mf__send_body(slot, mf__put_open(body, a->fh, a->open_flags, a->backing_id));
+    case MF__REPLY_OPEN: return mf__send_body(slot, mf__put_open(body, a->fh, a->open_flags, a->backing_id));
     case MF__REPLY_DATA:
-    case MF__REPLY_XATTR:
-        return answer_data(slot);
+    case MF__REPLY_XATTR: return answer_data(slot);
     case MF__REPLY_WRITE:
-    case MF__REPLY_COPY64:
-        return mf__send_written(slot, a->value);
-    case MF__REPLY_STATFS:
-        return answer_statfs(slot);
-    case MF__REPLY_LSEEK:
-        return mf__send_body(slot, mf__put_lseek(body, a->value));
-    default:
-        return mf__refuse(slot, "no answer of this kind is served");
+    case MF__REPLY_COPY64: return mf__send_written(slot, a->value);
+    case MF__REPLY_STATFS: return answer_statfs(slot);
+    case MF__REPLY_LSEEK: return mf__send_body(slot, mf__put_lseek(body, a->value));
+    default: return mf__refuse(slot, "no answer of this kind is served");
     }
 }

@@ -97,17 +97,17 @@ enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, M
 
 struct mf__reader {
     struct mf_session *session;
-    struct mf__channel *ch;           /* its own endpoint of the device */
-    struct mf__channel *_Atomic rx;   /* where it receives now: ch, or the ring of its crew */
-    struct mf__crew *_Atomic crew;    /* NULL = parked */
-    int32_t cpu;                      /* where it is bound; -1 = anywhere */
-    struct mf__crew *settled;         /* for which crew: the reader's own */
-    uint32_t place_mode;              /* MF__PLACE_* that this thread has taken */
-    _Atomic bool spent;               /* in class SCHED_IDLE without the right to leave it */
-    uint64_t seen;                    /* the monitor's: requests at its last look */
-    uint64_t waited_ns, turns;        /* the monitor's: schedstat at its last look */
+    struct mf__channel *ch;         /* its own endpoint of the device */
+    struct mf__channel *_Atomic rx; /* where it receives now: ch, or the ring of its crew */
+    struct mf__crew *_Atomic crew;  /* NULL = parked */
+    int32_t cpu;                    /* where it is bound; -1 = anywhere */
+    struct mf__crew *settled;       /* for which crew: the reader's own */
+    uint32_t place_mode;            /* MF__PLACE_* that this thread has taken */
+    _Atomic bool spent;             /* in class SCHED_IDLE without the right to leave it */
+    uint64_t seen;                  /* the monitor's: requests at its last look */
+    uint64_t waited_ns, turns;      /* the monitor's: schedstat at its last look */
     uint32_t index;
-    int fd; /* of ch, also when that is closed: for the statistics */
+    int fd;                   /* of ch, also when that is closed: for the statistics */
     struct mf__slot *current; /* in a handler now; the reader's own thread only */
     struct mf__slot *claimed; /* being answered by this thread: somebody else's, or current; its own thread only */
     struct mf__slot *spare;   /* what the next receive may fill */
@@ -118,7 +118,7 @@ struct mf__reader {
     struct mf__counters stats; /* written by the reader's thread */
     /* Written by others; on lines of their own. */
     _Alignas(MF__CACHE_LINE) _Atomic(struct mf__slot *) returned; /* slots that answerers gave back */
-    _Atomic uint32_t starving; /* the reader waits for one of them */
+    _Atomic uint32_t starving;                                    /* the reader waits for one of them */
     struct mf__counters *foreign; /* what answerers outside the reader's handlers count */
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t state;
     _Atomic uint32_t tid;
@@ -136,7 +136,7 @@ enum mf__phase { MF__NEW, MF__READY, MF__RUNNING, MF__OVER };
 struct mf_session {
     /* Fixed before the first request. */
     int32_t (*upcall)(struct mf_call *call, void *user);
-    void *user;         /* for upcall */
+    void *user; /* for upcall */
     uint64_t implemented;
     struct mf_upcall_ops hooks; /* reader_start, reader_end, destroy, interrupted */
     void *hooks_user;
@@ -156,7 +156,7 @@ struct mf_session {
     bool destroyed;
     bool abandoned; /* a handler never came back: the memory that it uses is not freed */
     bool signals_on;
-    pid_t pid;      /* a forked child must not tear down its parent's mount */
+    pid_t pid; /* a forked child must not tear down its parent's mount */
     struct mf__reader *readers[MF__MAX_READERS];
     _Atomic uint32_t reader_count;
     struct mf__channel *channels[MF__MAX_READERS];
@@ -170,7 +170,7 @@ struct mf_session {
     uint32_t ring_count;
     uint32_t ring_queues;
     bool rings_shut;
-    uint32_t holders; /* cancelled threads that stay for the entries that they armed */
+    uint32_t holders;       /* cancelled threads that stay for the entries that they armed */
     pthread_mutex_t serial; /* taken around handlers where `serialize`: one reader was asked for */
     bool serialize;
     bool takes_turns; /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
@@ -189,12 +189,12 @@ struct mf_session {
         uint64_t since_ns, hold_ns;
     } place;
 
-    _Atomic uint32_t ending; /* 1: somebody shall call mf_session_finish() */
-    _Atomic uint32_t stop;   /* 1: readers leave */
-    _Atomic uint32_t alive;  /* reader threads that have not ended */
-    _Atomic int result;      /* first error that ended it */
+    _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
+    _Atomic uint32_t stop;    /* 1: readers leave */
+    _Atomic uint32_t alive;   /* reader threads that have not ended */
+    _Atomic int result;       /* first error that ended it */
     _Atomic int last_failure; /* of a reader that left: why, if it was the last one */
-    int event[2];            /* pipe, readable for ever once the session is ending */
+    int event[2];             /* pipe, readable for ever once the session is ending */
     uint32_t clone_error;
     _Atomic uint32_t failed_readers;
     char clone_reason[128];
@@ -211,8 +211,8 @@ int mf__reader_new(struct mf_session *s, struct mf__channel *ch, struct mf__read
 void mf__reader_free(struct mf__reader *r);
 struct mf__slot *mf__slot_take(struct mf__reader *r); /* NULL: the session stops, or there is no memory */
 void mf__slot_open(struct mf__slot *slot);
-void mf__slot_recycle(struct mf__slot *slot);        /* the reader's thread */
-void mf__slot_give_back(struct mf__slot *slot);      /* any other thread */
+void mf__slot_recycle(struct mf__slot *slot);   /* the reader's thread */
+void mf__slot_give_back(struct mf__slot *slot); /* any other thread */
 struct mf_req *mf__slot_token(struct mf__slot *slot);
 struct mf__slot *mf__token_slot(struct mf_req *req);
 /* Take the right to answer: 0, or -EALREADY. */
@@ -275,7 +275,7 @@ int mf__send_data(struct mf__slot *slot, const void *data, uint64_t length);
 int mf__send_fd(struct mf__slot *slot, int fd, uint64_t offset, uint64_t length);
 int mf__send_written(struct mf__slot *slot, uint64_t value);
 int mf__send_entry(struct mf__slot *slot, const struct mf_entry *entry, const struct mf_open *open);
-int mf__send_answer(struct mf__slot *slot); /* what call.answer holds, by the operation's kind */
+int mf__send_answer(struct mf__slot *slot);             /* what call.answer holds, by the operation's kind */
 int mf__refuse(struct mf__slot *slot, const char *why); /* EIO, logged; -EINVAL */
 
 /* interrupt.c */
@@ -283,7 +283,7 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot);
 
 /* stop.c */
 void mf__stop_request(struct mf_session *s, int result); /* async-signal-safe */
-int mf__end_service(struct mf_session *s); /* unmount, then let the readers go; -ETIMEDOUT: by force */
+int mf__end_service(struct mf_session *s);               /* unmount, then let the readers go; -ETIMEDOUT: by force */
 void mf__release_kept(struct mf_session *s);
 int mf__unmount_own(struct mf_session *s);
 

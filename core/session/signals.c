@@ -50,7 +50,7 @@ void mf__kick(struct mf__reader *r)
 
 /* ---- SIGINT, SIGTERM, SIGHUP --------------------------------------------------------------------- */
 
-static const int end_signals[] = {SIGINT, SIGTERM, SIGHUP};
+static const int end_signals[] = { SIGINT, SIGTERM, SIGHUP };
 static struct mf_session *_Atomic watched[MAX_WATCHED];
 static struct sigaction previous[MF__ARRAY_SIZE(end_signals)];
 static pthread_mutex_t signal_lock = PTHREAD_MUTEX_INITIALIZER;

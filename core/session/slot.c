@@ -130,7 +130,7 @@ static struct mf__slot *pop_free(struct mf__reader *r)
 /* All slots are kept by handlers that answer later: wait until one comes back, or the session stops. */
 static void wait_for_return(struct mf__reader *r)
 {
-    const struct timespec limit = {.tv_nsec = 100 * 1000 * 1000};
+    const struct timespec limit = { .tv_nsec = 100 * 1000 * 1000 };
     struct timespec until;
     struct mf_session *s = r->session;
     int cancel;

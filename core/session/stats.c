@@ -72,8 +72,8 @@ void mf__count_reply(struct mf__slot *slot, int error, size_t bytes)
     }
 }
 
-#define SUM(r, field)                                                                                                  \
-    (atomic_load_explicit(&(r)->stats.field, memory_order_relaxed) +                                                   \
+#define SUM(r, field)                                                \
+    (atomic_load_explicit(&(r)->stats.field, memory_order_relaxed) + \
      atomic_load_explicit(&(r)->foreign->field, memory_order_relaxed))
 
 static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
@@ -104,7 +104,7 @@ static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
 
 int mf_session_stats(struct mf_session *s, uint32_t reader, struct mf_reader_stats *out)
 {
-    struct mf_reader_stats st = {.size = sizeof(st)};
+    struct mf_reader_stats st = { .size = sizeof(st) };
     uint32_t room = out->size < sizeof(st) ? out->size : (uint32_t)sizeof(st);
 
     if (room < offsetof(struct mf_reader_stats, requests))
@@ -136,10 +136,9 @@ int mf_session_write_stats(struct mf_session *s, int fd)
                             snprintf(line, sizeof(line),
                                      "{\"reader\":%u,\"fd\":%d,\"requests\":%llu,\"replies\":%llu,\"errors\":%llu,"
                                      "\"bytes_in\":%llu,\"bytes_out\":%llu,\"interrupts\":%llu}\n",
-                                     st.reader, st.fd, (unsigned long long)st.requests,
-                                     (unsigned long long)st.replies, (unsigned long long)st.errors,
-                                     (unsigned long long)st.bytes_in, (unsigned long long)st.bytes_out,
-                                     (unsigned long long)st.interrupts));
+                                     st.reader, st.fd, (unsigned long long)st.requests, (unsigned long long)st.replies,
+                                     (unsigned long long)st.errors, (unsigned long long)st.bytes_in,
+                                     (unsigned long long)st.bytes_out, (unsigned long long)st.interrupts));
     }
     return rc;
 }

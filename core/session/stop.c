@@ -97,7 +97,7 @@ static void force(struct mf_session *s)
 
 static int unmount_locked(struct mf_session *s)
 {
-    struct unmounting u = {.s = s};
+    struct unmounting u = { .s = s };
     uint64_t deadline = mf__now_ns() + s->opts.stop_timeout_ms * 1000000ull;
     pthread_t thread;
     int rc = 0;

@@ -4,36 +4,37 @@
 
 static struct mf_read_in read_in(const struct mf_call *c)
 {
-    return (struct mf_read_in){.fh = c->fh,
-                               .offset = c->offset,
-                               .length = c->length,
-                               .lock_owner = c->lock_owner,
-                               .flags = c->flags,
-                               .read_flags = c->op_flags};
+    return (struct mf_read_in){ .fh = c->fh,
+                                .offset = c->offset,
+                                .length = c->length,
+                                .lock_owner = c->lock_owner,
+                                .flags = c->flags,
+                                .read_flags = c->op_flags };
 }
 
 static struct mf_release_in release_in(const struct mf_call *c)
 {
     return (struct mf_release_in){
-        .fh = c->fh, .lock_owner = c->lock_owner, .flags = c->flags, .release_flags = c->op_flags};
+        .fh = c->fh, .lock_owner = c->lock_owner, .flags = c->flags, .release_flags = c->op_flags
+    };
 }
 
 static void call_write(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
-    struct mf_write_in in = {.fh = c->fh,
-                             .offset = c->offset,
-                             .length = c->length,
-                             .lock_owner = c->lock_owner,
-                             .data = c->data,
-                             .flags = c->flags,
-                             .write_flags = c->op_flags};
+    struct mf_write_in in = { .fh = c->fh,
+                              .offset = c->offset,
+                              .length = c->length,
+                              .lock_owner = c->lock_owner,
+                              .data = c->data,
+                              .flags = c->flags,
+                              .write_flags = c->op_flags };
 
     ops->write(c->req, c->node, &in, user);
 }
 
 static void call_setattr(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
-    struct mf_setattr_in in = {.fh = c->fh, .lock_owner = c->lock_owner, .valid = c->valid, .attr = c->attr};
+    struct mf_setattr_in in = { .fh = c->fh, .lock_owner = c->lock_owner, .valid = c->valid, .attr = c->attr };
 
     ops->setattr(c->req, c->node, &in, user);
 }
@@ -42,44 +43,19 @@ static void call_setattr(const struct mf_ops *ops, struct mf_call *c, void *user
 static void call_name(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
     switch (c->op) {
-    case MF_OP_LOOKUP:
-        ops->lookup(c->req, c->node, c->name, user);
-        break;
-    case MF_OP_SYMLINK:
-        ops->symlink(c->req, c->node, c->name, c->name2, user);
-        break;
-    case MF_OP_MKNOD:
-        ops->mknod(c->req, c->node, c->name, c->mode, c->rdev, user);
-        break;
-    case MF_OP_MKDIR:
-        ops->mkdir(c->req, c->node, c->name, c->mode, user);
-        break;
-    case MF_OP_UNLINK:
-        ops->unlink(c->req, c->node, c->name, user);
-        break;
-    case MF_OP_RMDIR:
-        ops->rmdir(c->req, c->node, c->name, user);
-        break;
-    case MF_OP_RENAME:
-        ops->rename(c->req, c->node, c->name, c->node2, c->name2, c->flags, user);
-        break;
-    case MF_OP_LINK:
-        ops->link(c->req, c->node, c->node2, c->name2, user);
-        break;
-    case MF_OP_CREATE:
-        ops->create(c->req, c->node, c->name, c->mode, c->flags, user);
-        break;
-    case MF_OP_SETXATTR:
-        ops->setxattr(c->req, c->node, c->name, c->data, c->length, c->flags, user);
-        break;
-    case MF_OP_GETXATTR:
-        ops->getxattr(c->req, c->node, c->name, c->length, user);
-        break;
-    case MF_OP_REMOVEXATTR:
-        ops->removexattr(c->req, c->node, c->name, user);
-        break;
-    default:
-        break;
+    case MF_OP_LOOKUP: ops->lookup(c->req, c->node, c->name, user); break;
+    case MF_OP_SYMLINK: ops->symlink(c->req, c->node, c->name, c->name2, user); break;
+    case MF_OP_MKNOD: ops->mknod(c->req, c->node, c->name, c->mode, c->rdev, user); break;
+    case MF_OP_MKDIR: ops->mkdir(c->req, c->node, c->name, c->mode, user); break;
+    case MF_OP_UNLINK: ops->unlink(c->req, c->node, c->name, user); break;
+    case MF_OP_RMDIR: ops->rmdir(c->req, c->node, c->name, user); break;
+    case MF_OP_RENAME: ops->rename(c->req, c->node, c->name, c->node2, c->name2, c->flags, user); break;
+    case MF_OP_LINK: ops->link(c->req, c->node, c->node2, c->name2, user); break;
+    case MF_OP_CREATE: ops->create(c->req, c->node, c->name, c->mode, c->flags, user); break;
+    case MF_OP_SETXATTR: ops->setxattr(c->req, c->node, c->name, c->data, c->length, c->flags, user); break;
+    case MF_OP_GETXATTR: ops->getxattr(c->req, c->node, c->name, c->length, user); break;
+    case MF_OP_REMOVEXATTR: ops->removexattr(c->req, c->node, c->name, user); break;
+    default: break;
     }
 }
 
@@ -90,39 +66,17 @@ static void call_file(const struct mf_ops *ops, struct mf_call *c, void *user)
     struct mf_release_in release = release_in(c);
 
     switch (c->op) {
-    case MF_OP_OPEN:
-        ops->open(c->req, c->node, c->flags, user);
-        break;
-    case MF_OP_READ:
-        ops->read(c->req, c->node, &read, user);
-        break;
-    case MF_OP_WRITE:
-        call_write(ops, c, user);
-        break;
-    case MF_OP_FLUSH:
-        ops->flush(c->req, c->node, c->fh, c->lock_owner, user);
-        break;
-    case MF_OP_RELEASE:
-        ops->release(c->req, c->node, &release, user);
-        break;
-    case MF_OP_FSYNC:
-        ops->fsync(c->req, c->node, c->fh, c->flags & 1, user);
-        break;
-    case MF_OP_OPENDIR:
-        ops->opendir(c->req, c->node, c->flags, user);
-        break;
-    case MF_OP_READDIR:
-        ops->readdir(c->req, c->node, &read, user);
-        break;
-    case MF_OP_RELEASEDIR:
-        ops->releasedir(c->req, c->node, &release, user);
-        break;
-    case MF_OP_FSYNCDIR:
-        ops->fsyncdir(c->req, c->node, c->fh, c->flags & 1, user);
-        break;
-    default:
-        call_name(ops, c, user);
-        break;
+    case MF_OP_OPEN: ops->open(c->req, c->node, c->flags, user); break;
+    case MF_OP_READ: ops->read(c->req, c->node, &read, user); break;
+    case MF_OP_WRITE: call_write(ops, c, user); break;
+    case MF_OP_FLUSH: ops->flush(c->req, c->node, c->fh, c->lock_owner, user); break;
+    case MF_OP_RELEASE: ops->release(c->req, c->node, &release, user); break;
+    case MF_OP_FSYNC: ops->fsync(c->req, c->node, c->fh, c->flags & 1, user); break;
+    case MF_OP_OPENDIR: ops->opendir(c->req, c->node, c->flags, user); break;
+    case MF_OP_READDIR: ops->readdir(c->req, c->node, &read, user); break;
+    case MF_OP_RELEASEDIR: ops->releasedir(c->req, c->node, &release, user); break;
+    case MF_OP_FSYNCDIR: ops->fsyncdir(c->req, c->node, c->fh, c->flags & 1, user); break;
+    default: call_name(ops, c, user); break;
     }
 }
 
@@ -132,30 +86,14 @@ int32_t mf__typed_upcall(struct mf_call *c, void *user)
     const struct mf_ops *ops = &s->typed;
 
     switch (c->op) {
-    case MF_OP_FORGET:
-        ops->forget(c->req, c->data, c->length, user);
-        break;
-    case MF_OP_GETATTR:
-        ops->getattr(c->req, c->node, c->fh, user);
-        break;
-    case MF_OP_SETATTR:
-        call_setattr(ops, c, user);
-        break;
-    case MF_OP_READLINK:
-        ops->readlink(c->req, c->node, user);
-        break;
-    case MF_OP_STATFS:
-        ops->statfs(c->req, c->node, user);
-        break;
-    case MF_OP_ACCESS:
-        ops->access(c->req, c->node, c->flags, user);
-        break;
-    case MF_OP_LISTXATTR:
-        ops->listxattr(c->req, c->node, c->length, user);
-        break;
-    default:
-        call_file(ops, c, user);
-        break;
+    case MF_OP_FORGET: ops->forget(c->req, c->data, c->length, user); break;
+    case MF_OP_GETATTR: ops->getattr(c->req, c->node, c->fh, user); break;
+    case MF_OP_SETATTR: call_setattr(ops, c, user); break;
+    case MF_OP_READLINK: ops->readlink(c->req, c->node, user); break;
+    case MF_OP_STATFS: ops->statfs(c->req, c->node, user); break;
+    case MF_OP_ACCESS: ops->access(c->req, c->node, c->flags, user); break;
+    case MF_OP_LISTXATTR: ops->listxattr(c->req, c->node, c->length, user); break;
+    default: call_file(ops, c, user); break;
     }
     return MF_ANSWERED;
 }

@@ -7,8 +7,8 @@
 
 #include "transport/transport.h"
 
-/* Bytes of a reply that are cheaper to copy next to the header than to hand over as a second piece. */
-#define COPY_LIMIT 512u
+/* Bytes of a reply that are cheaper to copy behind the header than to hand over as a second piece. */
+#define COPY_LIMIT 8192u
 
 #define HEADER_SIZE sizeof(struct fuse_out_header)
 
@@ -61,7 +61,7 @@ static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t uniqu
 gather:
     if ((size_t)n >= MF__ARRAY_SIZE(all))
         return -EINVAL;
-    all[0] = (struct iovec){.iov_base = head, .iov_len = HEADER_SIZE};
+    all[0] = (struct iovec){ .iov_base = head, .iov_len = HEADER_SIZE };
     memcpy(all + 1, iov, sizeof(*iov) * (size_t)n);
     return written(writev(ch->fd, all, n + 1));
 }

@@ -103,19 +103,19 @@ int mf__ext_secctx(const struct mf__msg *msg, uint32_t n, struct mf__ext_secctx 
 int mf__ext_group(const struct mf__msg *msg, uint32_t n, uint32_t *gid);
 
 /* ---- replies: each writes the body at dst and returns its length --------------------------------- */
-size_t mf__put_entry(void *dst, const struct mf_entry *e);                              /* 128 */
+size_t mf__put_entry(void *dst, const struct mf_entry *e);                                   /* 128 */
 size_t mf__put_attr(void *dst, uint64_t timeout_ns, uint64_t node, const struct mf_attr *a); /* 104; ino 0 = node */
-size_t mf__put_open(void *dst, uint64_t fh, uint32_t flags, int32_t backing_id);        /* 16 */
-size_t mf__put_write(void *dst, uint32_t size);                                         /* 8 */
-size_t mf__put_statfs(void *dst, const struct mf_statfs *st);                           /* 80 */
-size_t mf__put_xattr_size(void *dst, uint32_t size);                                    /* 8 */
-size_t mf__put_lk(void *dst, const struct mf_lock *lk);                                 /* 24 */
-size_t mf__put_lseek(void *dst, uint64_t offset);                                       /* 8 */
-size_t mf__put_bmap(void *dst, uint64_t block);                                         /* 8 */
-size_t mf__put_poll(void *dst, uint32_t revents);                                       /* 8 */
-size_t mf__put_copy64(void *dst, uint64_t bytes);                                       /* 8 */
+size_t mf__put_open(void *dst, uint64_t fh, uint32_t flags, int32_t backing_id);             /* 16 */
+size_t mf__put_write(void *dst, uint32_t size);                                              /* 8 */
+size_t mf__put_statfs(void *dst, const struct mf_statfs *st);                                /* 80 */
+size_t mf__put_xattr_size(void *dst, uint32_t size);                                         /* 8 */
+size_t mf__put_lk(void *dst, const struct mf_lock *lk);                                      /* 24 */
+size_t mf__put_lseek(void *dst, uint64_t offset);                                            /* 8 */
+size_t mf__put_bmap(void *dst, uint64_t block);                                              /* 8 */
+size_t mf__put_poll(void *dst, uint32_t revents);                                            /* 8 */
+size_t mf__put_copy64(void *dst, uint64_t bytes);                                            /* 8 */
 size_t mf__put_ioctl(void *dst, int32_t result, uint32_t flags, uint32_t in_iovs, uint32_t out_iovs); /* 16 */
-size_t mf__put_statx(void *dst, uint64_t timeout_ns, const struct fuse_statx *sx);      /* 288 */
+size_t mf__put_statx(void *dst, uint64_t timeout_ns, const struct fuse_statx *sx);                    /* 288 */
 size_t mf__put_init(void *dst, const struct fuse_init_out *out, uint32_t kernel_minor); /* 8, 24 or 64 by minor */
 void mf__put_header(void *dst, size_t body_len, int error, uint64_t unique);            /* 16 at dst */
 

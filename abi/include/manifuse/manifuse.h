@@ -239,8 +239,8 @@ MF_API int mf_dirent_add(struct mf_req *req, const char *name, uint64_t name_len
 MF_API int mf_reply_dirents(struct mf_req *req);
 
 /** The same as mf_dirent_add() on plain memory: returns the bytes written at buf + used, or -ENOSPC, -EINVAL. */
-MF_API int64_t mf_dirent_put(void *buf, uint64_t size, uint64_t used, const char *name, uint64_t name_len,
-                             uint64_t ino, uint32_t type, uint64_t next);
+MF_API int64_t mf_dirent_put(void *buf, uint64_t size, uint64_t used, const char *name, uint64_t name_len, uint64_t ino,
+                             uint32_t type, uint64_t next);
 
 /* ---- notifications ------------------------------------------------------------------------------- */
 
@@ -257,12 +257,12 @@ MF_API int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const ch
 
 /** A command line of a filesystem program, parsed. */
 struct mf_cmdline {
-    uint32_t size;           /**< sizeof(struct mf_cmdline) */
-    uint32_t show_help;      /**< 1: --help was given; print `text` and exit 0 */
-    const char *source;      /**< first of two positional arguments, or NULL */
-    const char *mountpoint;  /**< last positional argument */
-    char options[1024];      /**< storage of opts.mount_options */
-    char text[1024];         /**< usage or error text */
+    uint32_t size;          /**< sizeof(struct mf_cmdline) */
+    uint32_t show_help;     /**< 1: --help was given; print `text` and exit 0 */
+    const char *source;     /**< first of two positional arguments, or NULL */
+    const char *mountpoint; /**< last positional argument */
+    char options[1024];     /**< storage of opts.mount_options */
+    char text[1024];        /**< usage or error text */
     struct mf_session_opts opts;
 };
 

@@ -64,9 +64,9 @@ extern "C" {
 struct mf_session; /**< one mount as seen by one set of readers */
 struct mf_req;     /**< one request that waits for its answer */
 
-#define MF_ROOT 1ull                    /**< node id of the root directory */
-#define MF_NO_FH 0xffffffffffffffffull  /**< mf_call.fh where the request names no file handle */
-#define MF_SECOND 1000000000ull         /**< one second in the nanoseconds that all time-outs use */
+#define MF_ROOT 1ull                   /**< node id of the root directory */
+#define MF_NO_FH 0xffffffffffffffffull /**< mf_call.fh where the request names no file handle */
+#define MF_SECOND 1000000000ull        /**< one second in the nanoseconds that all time-outs use */
 
 /**
  * Operations. The value is the kernel's opcode, and bit `1 << op` stands for it in mf_upcall_ops.implemented.
@@ -119,9 +119,9 @@ enum mf_op {
 
 /** What went wrong, in words for a person. Filled by set-up calls; the caller owns it. NULL is accepted. */
 struct mf_error {
-    uint32_t size;   /**< sizeof(struct mf_error) */
-    int32_t code;    /**< the negative errno that the call returned */
-    char text[504];  /**< what is wrong and what to do about it; NUL-terminated */
+    uint32_t size;  /**< sizeof(struct mf_error) */
+    int32_t code;   /**< the negative errno that the call returned */
+    char text[504]; /**< what is wrong and what to do about it; NUL-terminated */
 };
 
 /** Attributes of a node. The layout is the kernel's, so that a reply is one copy. */
@@ -164,14 +164,14 @@ struct mf_open {
     uint32_t reserved;  /**< 0 */
 };
 
-#define MF_OPEN_DIRECT_IO 0x1u              /**< no page cache */
-#define MF_OPEN_KEEP_CACHE 0x2u             /**< cached data stays valid over this open */
-#define MF_OPEN_NONSEEKABLE 0x4u            /**< lseek(2) fails */
-#define MF_OPEN_CACHE_DIR 0x8u              /**< the kernel may cache the listing (7.28) */
-#define MF_OPEN_STREAM 0x10u                /**< no file position at all */
-#define MF_OPEN_NOFLUSH 0x20u               /**< no FLUSH at close (7.35) */
+#define MF_OPEN_DIRECT_IO 0x1u               /**< no page cache */
+#define MF_OPEN_KEEP_CACHE 0x2u              /**< cached data stays valid over this open */
+#define MF_OPEN_NONSEEKABLE 0x4u             /**< lseek(2) fails */
+#define MF_OPEN_CACHE_DIR 0x8u               /**< the kernel may cache the listing (7.28) */
+#define MF_OPEN_STREAM 0x10u                 /**< no file position at all */
+#define MF_OPEN_NOFLUSH 0x20u                /**< no FLUSH at close (7.35) */
 #define MF_OPEN_PARALLEL_DIRECT_WRITES 0x40u /**< with DIRECT_IO: writes need no lock (7.38) */
-#define MF_OPEN_PASSTHROUGH 0x80u           /**< data goes to backing_id in the kernel (7.40) */
+#define MF_OPEN_PASSTHROUGH 0x80u            /**< data goes to backing_id in the kernel (7.40) */
 
 /** The answer to statfs. */
 struct mf_statfs {
@@ -301,15 +301,15 @@ struct mf_call {
     uint32_t valid; /**< MF_SET_* */
     uint32_t uid;   /**< the caller's; 0 where the kernel itself asks */
     uint32_t gid;
-    uint32_t pid;   /**< thread id of the caller in the mounter's pid namespace; 0 = the kernel, or unknown */
-    uint32_t again; /**< nonzero: this request may have been executed before */
+    uint32_t pid;        /**< thread id of the caller in the mounter's pid namespace; 0 = the kernel, or unknown */
+    uint32_t again;      /**< nonzero: this request may have been executed before */
     struct mf_attr attr; /**< setattr: the wanted values */
     void *buf;           /**< where the bytes of a data answer may be built; sent without a further copy */
     uint64_t buf_size;   /**< bytes at buf: at least `length` of a read or readdir */
     struct mf_req *req;
     struct mf_session *session;
-    uint32_t reader;    /**< index of the reader that runs this call */
-    uint32_t reserved;  /**< 0 */
+    uint32_t reader;   /**< index of the reader that runs this call */
+    uint32_t reserved; /**< 0 */
     struct mf_answer answer;
 };
 
@@ -343,7 +343,7 @@ struct mf_upcall_ops {
 struct mf_read_in {
     uint64_t fh;
     uint64_t offset;
-    uint64_t length;     /**< bytes wanted */
+    uint64_t length; /**< bytes wanted */
     uint64_t lock_owner;
     uint32_t flags;      /**< the file's open(2) flags now */
     uint32_t read_flags; /**< FUSE_READ_* */
@@ -351,16 +351,16 @@ struct mf_read_in {
 struct mf_write_in {
     uint64_t fh;
     uint64_t offset;
-    uint64_t length;      /**< bytes at data */
+    uint64_t length; /**< bytes at data */
     uint64_t lock_owner;
     const void *data;     /**< page-aligned; dies with the answer */
     uint32_t flags;       /**< the file's open(2) flags now */
     uint32_t write_flags; /**< FUSE_WRITE_* */
 };
 struct mf_setattr_in {
-    uint64_t fh;         /**< MF_NO_FH where none */
+    uint64_t fh; /**< MF_NO_FH where none */
     uint64_t lock_owner;
-    uint32_t valid;      /**< MF_SET_*: which of attr count */
+    uint32_t valid; /**< MF_SET_*: which of attr count */
     uint32_t reserved;
     struct mf_attr attr;
 };
@@ -380,8 +380,8 @@ struct mf_release_in {
  * Ownership: all pointers die when the request is answered.
  */
 struct mf_ops {
-    uint32_t size;  /**< sizeof(struct mf_ops) */
-    uint32_t flags; /**< 0 */
+    uint32_t size;               /**< sizeof(struct mf_ops) */
+    uint32_t flags;              /**< 0 */
     void (*destroy)(void *user); /**< once, on the thread of mf_session_run(), after the last handler */
     void (*reader_start)(struct mf_session *session, uint32_t reader, void *user);
     void (*reader_end)(struct mf_session *session, uint32_t reader, void *user);
@@ -436,6 +436,13 @@ enum mf_acl {
 /** Whether requests may travel over io_uring instead of the device. */
 enum mf_uring_mode { MF_URING_AUTO = 0, MF_URING_OFF = 1, MF_URING_REQUIRE = 2 };
 
+/** Where reader threads run, and how they stand to their clients in the scheduler's eyes. */
+enum mf_placement {
+    MF_PLACEMENT_AUTO = 0,   /**< rings: bound to their CPU, and yielding to clients while the machine is quiet */
+    MF_PLACEMENT_PINNED = 1, /**< each reader bound to a CPU, also on the device; scheduled as any thread */
+    MF_PLACEMENT_FREE = 2    /**< wherever the scheduler likes */
+};
+
 enum mf_log_level { MF_LOG_ERROR = 0, MF_LOG_WARNING = 1, MF_LOG_INFO = 2, MF_LOG_DEBUG = 3 };
 
 #define MF_OPT_SIGNALS 0x1u     /**< SIGINT, SIGTERM and SIGHUP end mf_session_run() cleanly */
@@ -447,26 +454,28 @@ enum mf_log_level { MF_LOG_ERROR = 0, MF_LOG_WARNING = 1, MF_LOG_INFO = 2, MF_LO
 
 /** Options of a session; zero is the default of every field. */
 struct mf_session_opts {
-    uint32_t size;            /**< sizeof(struct mf_session_opts) */
-    uint32_t flags;           /**< MF_OPT_* */
-    uint32_t readers;         /**< reader threads; 0 = automatic */
-    uint32_t clone_fd;        /**< enum mf_clone_mode */
-    uint32_t uring;           /**< enum mf_uring_mode */
-    uint32_t acl;             /**< enum mf_acl */
-    uint32_t max_write;       /**< bytes, 4096 to 1 MiB in whole pages; 0 = 1 MiB */
-    uint32_t max_readahead;   /**< bytes; 0 = the kernel's offer */
-    uint32_t max_background;  /**< 0 = the kernel's default */
-    uint32_t time_gran;       /**< nanoseconds; 0 = 1 */
-    uint32_t max_outstanding; /**< requests that may be kept unanswered per reader; 0 = 256 */
-    uint32_t stop_timeout_ms; /**< how long mf_session_stop() waits for handlers before it aborts; 0 = 10,000 */
-    uint64_t want;            /**< further INIT flags to ask for (protocol bits) */
-    uint64_t unwant;          /**< INIT flags not to ask for */
+    uint32_t size;             /**< sizeof(struct mf_session_opts) */
+    uint32_t flags;            /**< MF_OPT_* */
+    uint32_t readers;          /**< reader threads; 0 = automatic */
+    uint32_t clone_fd;         /**< enum mf_clone_mode */
+    uint32_t uring;            /**< enum mf_uring_mode */
+    uint32_t acl;              /**< enum mf_acl */
+    uint32_t max_write;        /**< bytes, 4096 to 1 MiB in whole pages; 0 = 1 MiB */
+    uint32_t max_readahead;    /**< bytes; 0 = the kernel's offer */
+    uint32_t max_background;   /**< 0 = the kernel's default */
+    uint32_t time_gran;        /**< nanoseconds; 0 = 1 */
+    uint32_t max_outstanding;  /**< requests that may be kept unanswered per reader; 0 = 256 */
+    uint32_t stop_timeout_ms;  /**< how long mf_session_stop() waits for handlers before it aborts; 0 = 10,000 */
+    uint64_t want;             /**< further INIT flags to ask for (protocol bits) */
+    uint64_t unwant;           /**< INIT flags not to ask for */
     const char *mount_options; /**< as after -o: "ro,allow_other,fsname=x"; NULL = none. Copied. */
     const char *fsname;        /**< source shown in /proc/mounts; NULL = "manifuse". Copied. */
     const char *subtype;       /**< type shown as fuse.SUBTYPE; NULL = none. Copied. */
     /** Log sink; NULL = standard error, warnings and errors only. Threads: any, several at once. */
     void (*log)(uint32_t level, const char *text, void *log_user);
     void *log_user;
+    uint32_t placement; /**< enum mf_placement */
+    uint32_t reserved;  /**< 0 */
 };
 
 /** Format of struct mf_negotiated. */
@@ -490,27 +499,30 @@ struct mf_negotiated {
     uint32_t acl;         /**< enum mf_acl */
     uint32_t owner_uid;
     uint32_t owner_gid;
-    uint32_t transport;   /**< enum mf_transport_kind */
-    uint64_t connection;  /**< the kernel's number of the connection; 0 = unknown */
+    uint32_t transport;  /**< enum mf_transport_kind */
+    uint64_t connection; /**< the kernel's number of the connection; 0 = unknown */
 };
 
 enum mf_transport_kind { MF_TRANSPORT_DEVICE = 1, MF_TRANSPORT_URING = 2, MF_TRANSPORT_MEMORY = 3 };
 
 /** What a session became. */
 struct mf_info {
-    uint32_t size;             /**< sizeof(struct mf_info) */
-    uint32_t readers;          /**< readers that serve, or will */
-    uint32_t channels;         /**< distinct descriptors among them */
-    uint32_t transport;        /**< enum mf_transport_kind */
-    uint32_t clone_error;      /**< errno of the first clone that failed; 0 = none did */
-    uint32_t failed_readers;   /**< readers that died, each replaced or the session ended */
-    uint64_t connection;       /**< N of /sys/fs/fuse/connections/N; 0 = unknown */
-    char clone_reason[128];    /**< why readers share a descriptor; "" where none do */
+    uint32_t size;              /**< sizeof(struct mf_info) */
+    uint32_t readers;           /**< readers that serve, or will */
+    uint32_t channels;          /**< distinct descriptors among them */
+    uint32_t transport;         /**< enum mf_transport_kind */
+    uint32_t clone_error;       /**< errno of the first clone that failed; 0 = none did */
+    uint32_t failed_readers;    /**< readers that died, each replaced or the session ended */
+    uint64_t connection;        /**< N of /sys/fs/fuse/connections/N; 0 = unknown */
+    char clone_reason[128];     /**< why readers share a descriptor; "" where none do */
     char transport_reason[128]; /**< why this transport is in use */
+    uint64_t growths;           /**< readers that joined because handlers waited */
+    uint64_t shrinks;           /**< readers that left again */
+    char placement[128];        /**< where readers run and how they are scheduled now, and why */
 };
 
-#define MF_STATS_OPS 64      /**< one row per opcode */
-#define MF_STATS_BUCKETS 32  /**< bucket i counts latencies of at most 2^i ns that exceed 2^(i-1) */
+#define MF_STATS_OPS 64     /**< one row per opcode */
+#define MF_STATS_BUCKETS 32 /**< bucket i counts latencies of at most 2^i ns that exceed 2^(i-1) */
 
 /** Counters of one operation. */
 struct mf_op_stats {
@@ -522,20 +534,20 @@ struct mf_op_stats {
 
 /** Counters of one reader. */
 struct mf_reader_stats {
-    uint32_t size;  /**< sizeof(struct mf_reader_stats) */
+    uint32_t size; /**< sizeof(struct mf_reader_stats) */
     uint32_t reader;
-    int32_t fd;     /**< descriptor that it reads; -1 = it has none */
-    uint32_t tid;   /**< thread id; 0 = not running */
+    int32_t fd;   /**< descriptor that it reads; -1 = it has none */
+    uint32_t tid; /**< thread id; 0 = not running */
     uint64_t requests;
     uint64_t replies;
     uint64_t errors;
     uint64_t bytes_in;
     uint64_t bytes_out;
-    uint64_t in_flight;   /**< requests not answered yet */
-    uint64_t wakeups;     /**< returns from waiting for a request */
-    uint64_t malformed;   /**< messages that did not decode */
-    uint64_t forgotten;   /**< handlers that returned without an answer */
-    uint64_t interrupts;  /**< INTERRUPT messages */
+    uint64_t in_flight;  /**< requests not answered yet */
+    uint64_t wakeups;    /**< returns from waiting for a request */
+    uint64_t malformed;  /**< messages that did not decode */
+    uint64_t forgotten;  /**< handlers that returned without an answer */
+    uint64_t interrupts; /**< INTERRUPT messages */
     struct mf_op_stats ops[MF_STATS_OPS];
     uint64_t latency[MF_STATS_BUCKETS]; /**< time from receipt to answer; every sixteenth request is timed */
 };
@@ -611,7 +623,8 @@ MF_API int mf_session_new_upcall(const struct mf_upcall_ops *ops, void *user, co
  *         already; -EPROTO the kernel's protocol is too old (before 7.31); with MF_CLONE_REQUIRE the
  *         clone's own errno. `err` names what was wrong.
  *
- * A mount point of the form /dev/fd/N attaches to that descriptor instead, as mf_session_attach_fds().
+ * A mount point of the form /dev/fd/N attaches to that descriptor instead, as mf_session_attach_fds(), and so
+ * makes the session its owner.
  * Blocks: until the handshake is done. Threads: one at a time per session.
  */
 MF_API int mf_session_mount(struct mf_session *s, const char *mountpoint, struct mf_error *err);
@@ -669,7 +682,7 @@ MF_API int mf_session_negotiated(struct mf_session *s, struct mf_negotiated *out
 MF_API int mf_negotiated_check(const struct mf_negotiated *neg, struct mf_error *err);
 
 /**
- * One more reader, on a clone where the session clones; also while it runs.
+ * One more reader, on a clone where the session clones: for a session that runs, or is about to.
  *
  * @return the reader's index; -ENOTCONN not mounted, or over; the clone's error with MF_CLONE_REQUIRE
  */
@@ -789,8 +802,8 @@ MF_API int mf_dirent_add(struct mf_req *req, const char *name, uint64_t name_len
 MF_API int mf_reply_dirents(struct mf_req *req);
 
 /** The same as mf_dirent_add() on plain memory: returns the bytes written at buf + used, or -ENOSPC, -EINVAL. */
-MF_API int64_t mf_dirent_put(void *buf, uint64_t size, uint64_t used, const char *name, uint64_t name_len,
-                             uint64_t ino, uint32_t type, uint64_t next);
+MF_API int64_t mf_dirent_put(void *buf, uint64_t size, uint64_t used, const char *name, uint64_t name_len, uint64_t ino,
+                             uint32_t type, uint64_t next);
 
 /* ---- notifications ------------------------------------------------------------------------------- */
 
@@ -807,18 +820,18 @@ MF_API int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const ch
 
 /** A command line of a filesystem program, parsed. */
 struct mf_cmdline {
-    uint32_t size;           /**< sizeof(struct mf_cmdline) */
-    uint32_t show_help;      /**< 1: --help was given; print `text` and exit 0 */
-    const char *source;      /**< first of two positional arguments, or NULL */
-    const char *mountpoint;  /**< last positional argument */
+    uint32_t size;          /**< sizeof(struct mf_cmdline) */
+    uint32_t show_help;     /**< 1: --help was given; print `text` and exit 0 */
+    const char *source;     /**< first of two positional arguments, or NULL */
+    const char *mountpoint; /**< last positional argument */
+    char options[1024];     /**< storage of opts.mount_options */
+    char text[1024];        /**< usage or error text */
     struct mf_session_opts opts;
-    char options[1024];      /**< storage of opts.mount_options */
-    char text[1024];         /**< usage or error text */
 };
 
 /**
  * Parse `[SOURCE] MOUNTPOINT [--readers N] [--clone off|auto|require] [--uring off|auto|require]
- * [-o option[,option]] [--debug] [--help]`. One dash serves as well as two.
+ * [--placement auto|pinned|free] [-o option[,option]] [--debug] [--help]`. One dash serves as well as two.
  *
  * @param wants_source  1: two positional arguments are needed, 0: one
  * @return 0; -EINVAL: `out->text` says what is wrong
@@ -1008,8 +1021,11 @@ struct mf__crew {
     _Atomic uint32_t base;  /* members that it keeps when all is quiet */
     /* The monitor's own. */
     uint64_t requests;
+    uint64_t served; /* within the window */
     uint32_t least_free;
     uint32_t stuck_ticks;
+    uint32_t fast_ticks; /* in a row in which handlers returned at once */
+    uint64_t ran_ns;     /* CPU time of its members when that began */
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
 };
@@ -2113,19 +2129,19 @@ int mf__ext_secctx(const struct mf__msg *msg, uint32_t n, struct mf__ext_secctx 
 int mf__ext_group(const struct mf__msg *msg, uint32_t n, uint32_t *gid);
 
 /* ---- replies: each writes the body at dst and returns its length --------------------------------- */
-size_t mf__put_entry(void *dst, const struct mf_entry *e);                              /* 128 */
+size_t mf__put_entry(void *dst, const struct mf_entry *e);                                   /* 128 */
 size_t mf__put_attr(void *dst, uint64_t timeout_ns, uint64_t node, const struct mf_attr *a); /* 104; ino 0 = node */
-size_t mf__put_open(void *dst, uint64_t fh, uint32_t flags, int32_t backing_id);        /* 16 */
-size_t mf__put_write(void *dst, uint32_t size);                                         /* 8 */
-size_t mf__put_statfs(void *dst, const struct mf_statfs *st);                           /* 80 */
-size_t mf__put_xattr_size(void *dst, uint32_t size);                                    /* 8 */
-size_t mf__put_lk(void *dst, const struct mf_lock *lk);                                 /* 24 */
-size_t mf__put_lseek(void *dst, uint64_t offset);                                       /* 8 */
-size_t mf__put_bmap(void *dst, uint64_t block);                                         /* 8 */
-size_t mf__put_poll(void *dst, uint32_t revents);                                       /* 8 */
-size_t mf__put_copy64(void *dst, uint64_t bytes);                                       /* 8 */
+size_t mf__put_open(void *dst, uint64_t fh, uint32_t flags, int32_t backing_id);             /* 16 */
+size_t mf__put_write(void *dst, uint32_t size);                                              /* 8 */
+size_t mf__put_statfs(void *dst, const struct mf_statfs *st);                                /* 80 */
+size_t mf__put_xattr_size(void *dst, uint32_t size);                                         /* 8 */
+size_t mf__put_lk(void *dst, const struct mf_lock *lk);                                      /* 24 */
+size_t mf__put_lseek(void *dst, uint64_t offset);                                            /* 8 */
+size_t mf__put_bmap(void *dst, uint64_t block);                                              /* 8 */
+size_t mf__put_poll(void *dst, uint32_t revents);                                            /* 8 */
+size_t mf__put_copy64(void *dst, uint64_t bytes);                                            /* 8 */
 size_t mf__put_ioctl(void *dst, int32_t result, uint32_t flags, uint32_t in_iovs, uint32_t out_iovs); /* 16 */
-size_t mf__put_statx(void *dst, uint64_t timeout_ns, const struct fuse_statx *sx);      /* 288 */
+size_t mf__put_statx(void *dst, uint64_t timeout_ns, const struct fuse_statx *sx);                    /* 288 */
 size_t mf__put_init(void *dst, const struct fuse_init_out *out, uint32_t kernel_minor); /* 8, 24 or 64 by minor */
 void mf__put_header(void *dst, size_t body_len, int error, uint64_t unique);            /* 16 at dst */
 
@@ -2167,16 +2183,16 @@ int64_t mf__put_notify_plain(void *dst, size_t room, int32_t code); /* RESEND, I
 struct mf__channel;
 
 struct mf__io {
-    struct mf__msg msg;      /* the received message, by views */
-    uint8_t *recv;           /* device: where a message is read to; WRITE's data fall on a page boundary */
+    struct mf__msg msg; /* the received message, by views */
+    uint8_t *recv;      /* device: where a message is read to; WRITE's data fall on a page boundary */
     size_t recv_size;
-    uint8_t *body;           /* where the body of the answer may be built; 16 bytes before it are the transport's */
+    uint8_t *body; /* where the body of the answer may be built; 16 bytes before it are the transport's */
     size_t body_size;
-    struct mf__channel *ch;  /* where it was received, hence where it is answered */
-    uint64_t commit_id;      /* ring: id to give back */
-    uint32_t entry;          /* ring: index of the entry */
-    uint32_t queue;          /* ring: queue */
-    bool own_thread;         /* ring: the answer comes from a reader of this very channel */
+    struct mf__channel *ch; /* where it was received, hence where it is answered */
+    uint64_t commit_id;     /* ring: id to give back; 0 = nothing is in hand */
+    uint32_t entry;         /* ring: index of the entry */
+    uint32_t queue;         /* ring: queue */
+    bool own_thread;        /* ring: the answer comes from a reader of this very channel */
 };
 
 struct mf__transport {
@@ -2213,6 +2229,7 @@ struct mf__channel {
     const struct mf__transport *ops;
     _Atomic uint32_t refs; /* readers and unanswered requests: invariant 10 */
     uint32_t index;        /* 0 = the first, n = the n-th made */
+    _Atomic bool batch;    /* ring: handlers return at once, so an answer may wait for the next */
     int fd;                /* -1 = none */
     void *impl;            /* the transport's own */
 };
@@ -2229,6 +2246,9 @@ uint64_t mf__connection_number(int fd);
 /* memory.c: channel 0 of a virtual kernel. */
 struct mf_vkernel;
 int mf__memory_channel(struct mf_vkernel *vk, struct mf__channel **out);
+/* The system calls of its io_uring, and what they want to have back; NULL: it offers none. */
+struct mf__uring_sys;
+const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kernel);
 
 static inline void mf__channel_get(struct mf__channel *ch)
 {
@@ -2321,15 +2341,17 @@ enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, M
 
 struct mf__reader {
     struct mf_session *session;
-    struct mf__channel *ch;           /* its own endpoint of the device */
-    struct mf__channel *_Atomic rx;   /* where it receives now: ch, or the ring of its crew */
-    struct mf__crew *_Atomic crew;    /* NULL = parked */
-    int32_t cpu;                      /* where it is bound; -1 = anywhere */
-    uint32_t place_mode;              /* MF__PLACE_* that this thread has taken */
-    _Atomic bool spent;               /* in class SCHED_IDLE without the right to leave it */
-    uint64_t waited_ns, turns;        /* the monitor's: schedstat at its last look */
+    struct mf__channel *ch;         /* its own endpoint of the device */
+    struct mf__channel *_Atomic rx; /* where it receives now: ch, or the ring of its crew */
+    struct mf__crew *_Atomic crew;  /* NULL = parked */
+    int32_t cpu;                    /* where it is bound; -1 = anywhere */
+    struct mf__crew *settled;       /* for which crew: the reader's own */
+    uint32_t place_mode;            /* MF__PLACE_* that this thread has taken */
+    _Atomic bool spent;             /* in class SCHED_IDLE without the right to leave it */
+    uint64_t seen;                  /* the monitor's: requests at its last look */
+    uint64_t waited_ns, turns;      /* the monitor's: schedstat at its last look */
     uint32_t index;
-    int fd; /* of ch, also when that is closed: for the statistics */
+    int fd;                   /* of ch, also when that is closed: for the statistics */
     struct mf__slot *current; /* in a handler now; the reader's own thread only */
     struct mf__slot *claimed; /* being answered by this thread: somebody else's, or current; its own thread only */
     struct mf__slot *spare;   /* what the next receive may fill */
@@ -2340,7 +2362,7 @@ struct mf__reader {
     struct mf__counters stats; /* written by the reader's thread */
     /* Written by others; on lines of their own. */
     _Alignas(MF__CACHE_LINE) _Atomic(struct mf__slot *) returned; /* slots that answerers gave back */
-    _Atomic uint32_t starving; /* the reader waits for one of them */
+    _Atomic uint32_t starving;                                    /* the reader waits for one of them */
     struct mf__counters *foreign; /* what answerers outside the reader's handlers count */
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t state;
     _Atomic uint32_t tid;
@@ -2358,7 +2380,7 @@ enum mf__phase { MF__NEW, MF__READY, MF__RUNNING, MF__OVER };
 struct mf_session {
     /* Fixed before the first request. */
     int32_t (*upcall)(struct mf_call *call, void *user);
-    void *user;         /* for upcall */
+    void *user; /* for upcall */
     uint64_t implemented;
     struct mf_upcall_ops hooks; /* reader_start, reader_end, destroy, interrupted */
     void *hooks_user;
@@ -2373,11 +2395,12 @@ struct mf_session {
     pthread_cond_t changed;
     _Atomic enum mf__phase phase;
     struct mf__mount mount;
-    bool mounted;
+    _Atomic bool mounted;
+    pthread_mutex_t unmounting; /* who unmounts; the others wait for him, who has a limit */
     bool destroyed;
     bool abandoned; /* a handler never came back: the memory that it uses is not freed */
     bool signals_on;
-    pid_t pid;      /* a forked child must not tear down its parent's mount */
+    pid_t pid; /* a forked child must not tear down its parent's mount */
     struct mf__reader *readers[MF__MAX_READERS];
     _Atomic uint32_t reader_count;
     struct mf__channel *channels[MF__MAX_READERS];
@@ -2391,9 +2414,12 @@ struct mf_session {
     uint32_t ring_count;
     uint32_t ring_queues;
     bool rings_shut;
-    uint32_t holders; /* cancelled threads that stay for the entries that they armed */
+    uint32_t holders;       /* cancelled threads that stay for the entries that they armed */
     pthread_mutex_t serial; /* taken around handlers where `serialize`: one reader was asked for */
     bool serialize;
+    bool takes_turns; /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
+    _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
+    char turn_line[MF__CACHE_LINE - sizeof(uint32_t)];
     pthread_t monitor;
     bool monitor_on;
     pthread_mutex_t monitor_lock;
@@ -2407,12 +2433,12 @@ struct mf_session {
         uint64_t since_ns, hold_ns;
     } place;
 
-    _Atomic uint32_t ending; /* 1: somebody shall call mf_session_finish() */
-    _Atomic uint32_t stop;   /* 1: readers leave */
-    _Atomic uint32_t alive;  /* reader threads that have not ended */
-    _Atomic int result;      /* first error that ended it */
+    _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
+    _Atomic uint32_t stop;    /* 1: readers leave */
+    _Atomic uint32_t alive;   /* reader threads that have not ended */
+    _Atomic int result;       /* first error that ended it */
     _Atomic int last_failure; /* of a reader that left: why, if it was the last one */
-    int event[2];            /* pipe, readable for ever once the session is ending */
+    int event[2];             /* pipe, readable for ever once the session is ending */
     uint32_t clone_error;
     _Atomic uint32_t failed_readers;
     char clone_reason[128];
@@ -2429,8 +2455,8 @@ int mf__reader_new(struct mf_session *s, struct mf__channel *ch, struct mf__read
 void mf__reader_free(struct mf__reader *r);
 struct mf__slot *mf__slot_take(struct mf__reader *r); /* NULL: the session stops, or there is no memory */
 void mf__slot_open(struct mf__slot *slot);
-void mf__slot_recycle(struct mf__slot *slot);        /* the reader's thread */
-void mf__slot_give_back(struct mf__slot *slot);      /* any other thread */
+void mf__slot_recycle(struct mf__slot *slot);   /* the reader's thread */
+void mf__slot_give_back(struct mf__slot *slot); /* any other thread */
 struct mf_req *mf__slot_token(struct mf__slot *slot);
 struct mf__slot *mf__token_slot(struct mf_req *req);
 /* Take the right to answer: 0, or -EALREADY. */
@@ -2464,12 +2490,17 @@ void mf__reader_run(struct mf__reader *r); /* on the calling thread */
 
 /* monitor.c: is the thread asleep, rather than running or waiting for a CPU? */
 bool mf__thread_sleeps(uint32_t tid);
+uint64_t mf__thread_ran_ns(uint32_t tid);
+int mf__read_text(const char *path, char *text, size_t room);
+/* /proc/self/task/TID/NAME as text: 0 or -errno. */
+int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 
 /* placement.c */
 #define MF__PLACE_LOOK_NS 16000000u /* between two looks */
 void mf__placement_start(struct mf_session *s);
 void mf__placement_look(struct mf_session *s); /* the monitor's thread */
 void mf__placement_stop(struct mf_session *s);
+void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 /* On a reader's thread: do as the session has decided. false: it may not, another must take its place. */
 bool mf__placement_apply(struct mf__reader *r, bool ring);
 
@@ -2488,7 +2519,7 @@ int mf__send_data(struct mf__slot *slot, const void *data, uint64_t length);
 int mf__send_fd(struct mf__slot *slot, int fd, uint64_t offset, uint64_t length);
 int mf__send_written(struct mf__slot *slot, uint64_t value);
 int mf__send_entry(struct mf__slot *slot, const struct mf_entry *entry, const struct mf_open *open);
-int mf__send_answer(struct mf__slot *slot); /* what call.answer holds, by the operation's kind */
+int mf__send_answer(struct mf__slot *slot);             /* what call.answer holds, by the operation's kind */
 int mf__refuse(struct mf__slot *slot, const char *why); /* EIO, logged; -EINVAL */
 
 /* interrupt.c */
@@ -2496,7 +2527,7 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot);
 
 /* stop.c */
 void mf__stop_request(struct mf_session *s, int result); /* async-signal-safe */
-int mf__end_service(struct mf_session *s); /* unmount, then let the readers go; -ETIMEDOUT: by force */
+int mf__end_service(struct mf_session *s);               /* unmount, then let the readers go; -ETIMEDOUT: by force */
 void mf__release_kept(struct mf_session *s);
 int mf__unmount_own(struct mf_session *s);
 
@@ -2821,6 +2852,8 @@ static int check_numbers(const struct mf_session_opts *o, struct mf_error *err)
                           o->acl);
     if (o->max_write && (o->max_write < MF__PAGE || o->max_write > 256 * MF__PAGE || o->max_write % MF__PAGE))
         return mf__errorf(err, -EINVAL, "max_write is %u: whole pages of 4096 bytes, 1 to 256 of them", o->max_write);
+    if (o->placement > MF_PLACEMENT_FREE)
+        return mf__errorf(err, -EINVAL, "placement is %u: auto 0, pinned 1, free 2", o->placement);
     if (o->time_gran > 1000000000u)
         return mf__errorf(err, -EINVAL, "time_gran is %u ns: at most 1,000,000,000", o->time_gran);
     if (o->max_outstanding > MF__MAX_OUTSTANDING || (o->max_outstanding && o->max_outstanding < 4))
@@ -2828,7 +2861,9 @@ static int check_numbers(const struct mf_session_opts *o, struct mf_error *err)
     if ((o->flags & MF_OPT_INLINE) && o->readers != 1)
         return mf__errorf(err, -EINVAL, "MF_OPT_INLINE goes with readers = 1");
     if (o->uring == MF_URING_REQUIRE && (o->clone_fd == MF_CLONE_REQUIRE || (o->flags & MF_OPT_INLINE)))
-        return mf__errorf(err, -EINVAL, "uring = require excludes clone_fd = require and MF_OPT_INLINE: rings have their own threads");
+        return mf__errorf(
+            err, -EINVAL,
+            "uring = require excludes clone_fd = require and MF_OPT_INLINE: rings have their own threads");
     return 0;
 }
 
@@ -2886,9 +2921,10 @@ static int settle_opts(struct mf_session *s, const struct mf_session_opts *opts,
     int rc = opts ? mf__copy_sized(o, sizeof(*o), opts, sizeof(uint32_t)) : 0;
 
     if (rc < 0)
-        return mf__errorf(err, rc, "struct mf_session_opts has a size of %u bytes or fields that this library (%s) does not know",
-                          opts->size, MF_VERSION_STRING);
-    s->log = (struct mf__log){.sink = o->log, .user = o->log_user, .max_level = MF_LOG_WARNING};
+        return mf__errorf(
+            err, rc, "struct mf_session_opts has a size of %u bytes or fields that this library (%s) does not know",
+            opts->size, MF_VERSION_STRING);
+    s->log = (struct mf__log){ .sink = o->log, .user = o->log_user, .max_level = MF_LOG_WARNING };
     if (o->log)
         s->log.max_level = MF_LOG_INFO;
     if (o->flags & MF_OPT_DEBUG)
@@ -2921,6 +2957,7 @@ static void session_free(struct mf_session *s)
     pthread_cond_destroy(&s->monitor_cond);
     pthread_mutex_destroy(&s->monitor_lock);
     pthread_mutex_destroy(&s->serial);
+    pthread_mutex_destroy(&s->unmounting);
     pthread_mutex_destroy(&s->lock);
     free(s->mount_text);
     free(s->fsname);
@@ -2930,15 +2967,17 @@ static void session_free(struct mf_session *s)
 
 static int session_alloc(const struct mf_session_opts *opts, struct mf_session **out, struct mf_error *err)
 {
-    struct mf_session *s = calloc(1, sizeof(*s));
+    struct mf_session *s = NULL;
     int rc;
 
     *out = NULL;
-    if (!s)
+    if (posix_memalign((void **)&s, MF__CACHE_LINE, sizeof(*s)) != 0)
         return mf__errorf(err, -ENOMEM, "no memory for a session");
+    memset(s, 0, sizeof(*s));
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     pthread_mutex_init(&s->serial, NULL);
+    pthread_mutex_init(&s->unmounting, NULL);
     pthread_mutex_init(&s->monitor_lock, NULL);
     pthread_cond_init(&s->monitor_cond, NULL);
     s->pid = getpid();
@@ -2970,15 +3009,16 @@ int mf_session_new(const struct mf_ops *ops, void *user, const struct mf_session
     rc = mf__copy_sized(&s->typed, sizeof(s->typed), ops, sizeof(uint32_t));
     if (rc < 0) {
         session_free(s);
-        return mf__errorf(err, rc, "struct mf_ops has a size of %u bytes or operations that this library (%s) does not know",
+        return mf__errorf(err, rc,
+                          "struct mf_ops has a size of %u bytes or operations that this library (%s) does not know",
                           ops->size, MF_VERSION_STRING);
     }
     s->upcall = mf__typed_upcall;
     s->user = user;
-    s->hooks = (struct mf_upcall_ops){.reader_start = s->typed.reader_start,
-                                      .reader_end = s->typed.reader_end,
-                                      .destroy = s->typed.destroy,
-                                      .interrupted = s->typed.interrupted};
+    s->hooks = (struct mf_upcall_ops){ .reader_start = s->typed.reader_start,
+                                       .reader_end = s->typed.reader_end,
+                                       .destroy = s->typed.destroy,
+                                       .interrupted = s->typed.interrupted };
     s->hooks_user = user;
     s->implemented = mf__typed_mask(&s->typed);
     mf__registry_add(s);
@@ -3205,7 +3245,7 @@ int mf_session_start(struct mf_session *s)
 
 int mf_session_wait(struct mf_session *s, int timeout_ms)
 {
-    struct pollfd p = {.fd = s->event[0], .events = POLLIN};
+    struct pollfd p = { .fd = s->event[0], .events = POLLIN };
     int n = poll(&p, 1, timeout_ms);
 
     if (n < 0)
@@ -3289,7 +3329,7 @@ static void *supervise(void *arg)
 
 static int run_inline(struct mf_session *s)
 {
-    struct supervisor v = {.s = s};
+    struct supervisor v = { .s = s };
     sigset_t kick;
     pthread_t thread;
     int rc = enter_running(s);
@@ -3390,7 +3430,7 @@ static uint32_t distinct_channels(const struct mf_session *s, uint32_t readers)
 
 int mf_session_info(struct mf_session *s, struct mf_info *out)
 {
-    struct mf_info info = {.size = out->size};
+    struct mf_info info = { .size = out->size };
     uint32_t room = out->size < sizeof(info) ? out->size : (uint32_t)sizeof(info);
 
     if (room < offsetof(struct mf_info, channels))
@@ -3406,6 +3446,9 @@ int mf_session_info(struct mf_session *s, struct mf_info *out)
     info.connection = s->terms.connection;
     memcpy(info.clone_reason, s->clone_reason, sizeof(info.clone_reason));
     memcpy(info.transport_reason, s->transport_reason, sizeof(info.transport_reason));
+    info.growths = atomic_load(&s->growths);
+    info.shrinks = atomic_load(&s->shrinks);
+    mf__placement_describe(s, info.placement, sizeof(info.placement));
     pthread_mutex_unlock(&s->lock);
     memcpy(out, &info, room);
     return 0;
@@ -3893,7 +3936,7 @@ static void reap(pid_t pid, int ms)
     wait_gone(pid, 2000);
 }
 
-static void mount_helper_read_text(struct helper *h)
+static void read_text(struct helper *h)
 {
     char scratch[256], *at = h->text + h->used;
     size_t room = sizeof(h->text) - 1 - h->used;
@@ -3951,7 +3994,7 @@ static int await_fd(struct helper *h, int64_t end)
         if (n < 0 && errno != EINTR)
             return -errno;
         if (n > 0 && p[1].revents)
-            mount_helper_read_text(h);
+            read_text(h);
         if (n > 0 && p[0].revents)
             return receive_fd(h->sock);
         if (h->sock < 0 && h->text_fd < 0)
@@ -4045,7 +4088,7 @@ static void remove_remains(const char *path)
         mf__helper_unmount(path);
 }
 
-static int refused(struct helper *h, int rc, const char *path, const char *why, struct mf_error *err)
+static int mount_helper_refused(struct helper *h, int rc, const char *path, const char *why, struct mf_error *err)
 {
     close_fd(&h->sock);
     if (rc == -ETIMEDOUT) {
@@ -4085,7 +4128,7 @@ int mf__helper_mount(const char *path, const struct mf__mount_opts *opts, const 
         return mf__errorf(err, rc, "cannot mount at '%s': starting %s: %s", path, helper, mf__strerror(rc));
     rc = await_fd(&h, now_ms() + mf__helper_mount_ms);
     if (rc <= 0) {
-        rc = refused(&h, rc, path, why, err);
+        rc = mount_helper_refused(&h, rc, path, why, err);
         close_fd(&h.text_fd);
         return rc;
     }
@@ -5442,13 +5485,13 @@ struct mf_vkernel;
 
 /** What the virtual kernel offers at INIT; zero = what Linux 6.18 does. */
 struct mf_vkernel_opts {
-    uint32_t size;     /**< sizeof(struct mf_vkernel_opts) */
-    uint32_t minor;    /**< protocol minor; 0 = 45 */
-    uint64_t flags;    /**< INIT flags; 0 = those of Linux 6.18 */
+    uint32_t size;          /**< sizeof(struct mf_vkernel_opts) */
+    uint32_t minor;         /**< protocol minor; 0 = 45 */
+    uint64_t flags;         /**< INIT flags; 0 = those of Linux 6.18 */
     uint32_t clone_fail_at; /**< the n-th clone and all later ones fail; 0 = none */
     uint32_t clone_errno;   /**< with which errno; 0 = EINVAL */
     uint32_t uid, gid, pid; /**< the client's credentials */
-    uint32_t reserved;
+    uint32_t queues; /**< possible CPUs, each with a queue of requests over io_uring; 0 = io_uring is not offered */
 };
 
 /** @return 0 or -ENOMEM. Ownership: the caller frees *out after the session that is attached to it. */
@@ -5610,9 +5653,9 @@ static void undo_mount(struct mf_session *s)
 
 int mf__attach_mount(struct mf_session *s, const char *mountpoint, struct mf_error *err)
 {
-    struct greeter g = {.s = s, .err = err, .rc = 1};
-    struct mf__mount_hooks hooks = {.on_device = greeter_start, .after = greeter_end, .user = &g};
-    struct mf_error mount_err = {.size = sizeof(mount_err)};
+    struct greeter g = { .s = s, .err = err, .rc = 1 };
+    struct mf__mount_hooks hooks = { .on_device = greeter_start, .after = greeter_end, .user = &g };
+    struct mf_error mount_err = { .size = sizeof(mount_err) };
     int rc;
 
     mf__kick_install();
@@ -5653,8 +5696,8 @@ static int check_fds(const int *fds, uint32_t n, struct mf_error *err)
         if (i == 0)
             first = number;
         else if (number != first)
-            return mf__errorf(err, -EINVAL, "descriptors %d and %d belong to different connections (%llu, %llu)", fds[0],
-                              fds[i], (unsigned long long)first, (unsigned long long)number);
+            return mf__errorf(err, -EINVAL, "descriptors %d and %d belong to different connections (%llu, %llu)",
+                              fds[0], fds[i], (unsigned long long)first, (unsigned long long)number);
     }
     return 0;
 }
@@ -5792,7 +5835,8 @@ int mf__channels_clone(struct mf_session *s, uint32_t readers, struct mf_error *
             continue;
         note_clone_failure(s, s->channel_count, rc);
         if (s->opts.clone_fd == MF_CLONE_REQUIRE)
-            return mf__errorf(err, rc, "cannot clone the device for reader %u: %s; --clone auto would share one descriptor",
+            return mf__errorf(err, rc,
+                              "cannot clone the device for reader %u: %s; --clone auto would share one descriptor",
                               s->channel_count, mf__strerror(-rc));
         return 0;
     }
@@ -5871,7 +5915,7 @@ void mf__channels_close(struct mf_session *s)
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
 
-enum what { READERS, CLONE, URING, MOUNT_OPTIONS, DEBUG, HELP };
+enum what { READERS, CLONE, URING, PLACEMENT, MOUNT_OPTIONS, DEBUG, HELP };
 
 static const struct {
     const char *name;
@@ -5881,6 +5925,7 @@ static const struct {
     { "readers", READERS, "N" },
     { "clone", CLONE, "off|auto|require" },
     { "uring", URING, "off|auto|require" },
+    { "placement", PLACEMENT, "auto|pinned|free" },
     { "o", MOUNT_OPTIONS, "OPTION[,OPTION]" },
     { "debug", DEBUG, NULL },
     { "help", HELP, NULL },
@@ -5924,6 +5969,7 @@ static void write_help(struct mf_cmdline *out, const char *program, bool wants_s
              "  --readers N                 threads that serve requests; 0 = automatic\n"
              "  --clone off|auto|require    a device descriptor for each reader (auto)\n"
              "  --uring off|auto|require    requests over io_uring instead of the device (auto)\n"
+             "  --placement auto|pinned|free  where readers run (auto)\n"
              "  -o OPTION[,OPTION]          mount options: ro, allow_other, allow_root, auto_unmount,\n"
              "                              default_permissions, max_read=N, fsname=NAME, subtype=NAME, ...\n"
              "  --debug                     log each request\n"
@@ -5965,6 +6011,19 @@ static int session_cmdline_set_mode(struct mf_cmdline *out, const char *name, co
     return 0;
 }
 
+static int set_placement(struct mf_cmdline *out, const char *value)
+{
+    if (!strcmp(value, "auto"))
+        out->opts.placement = MF_PLACEMENT_AUTO;
+    else if (!strcmp(value, "pinned"))
+        out->opts.placement = MF_PLACEMENT_PINNED;
+    else if (!strcmp(value, "free"))
+        out->opts.placement = MF_PLACEMENT_FREE;
+    else
+        return usage_error(out, "--placement: '%.64s' is none of auto, pinned, free", value);
+    return 0;
+}
+
 static int add_mount_options(struct mf_cmdline *out, const char *value)
 {
     size_t used = strlen(out->options), more = strlen(value);
@@ -5985,6 +6044,7 @@ static int session_cmdline_apply(struct mf_cmdline *out, enum what what, const c
     case READERS: return set_readers(out, value);
     case CLONE: return session_cmdline_set_mode(out, "clone", value, &out->opts.clone_fd);
     case URING: return session_cmdline_set_mode(out, "uring", value, &out->opts.uring);
+    case PLACEMENT: return set_placement(out, value);
     case MOUNT_OPTIONS: return add_mount_options(out, value);
     case DEBUG: out->opts.flags |= MF_OPT_DEBUG; return 0;
     case HELP: out->show_help = 1; return 0;
@@ -6221,22 +6281,116 @@ int mf_main(int argc, char **argv, const struct mf_ops *ops, void *user)
 #ifndef MF_RING_H
 #define MF_RING_H
 
+/* core/wire/uring.h */
+/* SPDX-License-Identifier: MIT */
+/*
+ * uring.h - the part of the io_uring system calls that the ring transport uses, as numbers and offsets: an
+ * extension module must build where the system's headers are older than its kernel.
+ */
+#ifndef MF_WIRE_URING_H
+#define MF_WIRE_URING_H
 
-struct mf__ring_opts {
-    int device;             /* a descriptor of the connection; stays the caller's */
-    uint32_t first_queue;   /* the ring serves queues first, first + step, ... below queues */
-    uint32_t step;
-    uint32_t queues;        /* of the connection: the possible CPUs */
-    uint32_t depth;         /* entries per queue */
-    uint32_t max_payload;   /* bytes of the largest payload that the kernel was promised */
-    uint32_t index;         /* of the channel */
+
+#define MF__SYS_IO_URING_SETUP 425 /* the same on every architecture */
+#define MF__SYS_IO_URING_ENTER 426
+#define MF__SYS_IO_URING_REGISTER 427
+
+#define MF__URING_SETUP_CQSIZE (1u << 3)
+#define MF__URING_SETUP_SQE128 (1u << 10)
+#define MF__URING_ENTER_GETEVENTS 1u
+#define MF__URING_REGISTER_FILES 2u
+#define MF__URING_OP_NOP 0u
+#define MF__URING_OP_URING_CMD 46u
+#define MF__URING_FIXED_FILE 1u /* sqe.flags */
+#define MF__URING_OFF_SQES 0x10000000
+
+/* 7.46, not negotiated: a queue's pool of payloads, told before its first entry. Layout of the command's area. */
+#define MF__FUSE_ADD_BUFPOOL 4u
+struct mf__fuse_bufpool {
+    uint64_t address;
+    uint32_t length; /* whole payloads */
+    uint16_t queue;
+    uint16_t pad;
 };
 
-/* Number of possible CPUs, which is the number of queues; 0 = unknown. */
-uint32_t mf__ring_queues(void);
+#define MF__SQE_SIZE 128u
+#define MF__CQE_SIZE 16u
+
+/* A 128-byte submission entry for IORING_OP_URING_CMD, as far as it is used. */
+struct mf__sqe {
+    uint8_t opcode;
+    uint8_t flags;
+    uint16_t ioprio;
+    int32_t fd; /* or the index of a fixed file */
+    uint32_t cmd_op;
+    uint32_t pad1;
+    uint64_t addr;
+    uint32_t len;
+    uint32_t cmd_flags;
+    uint64_t user_data;
+    uint64_t pad2;
+    uint8_t cmd[80];
+};
+_Static_assert(sizeof(struct mf__sqe) == MF__SQE_SIZE, "sqe");
+
+struct mf__cqe {
+    uint64_t user_data;
+    int32_t res;
+    uint32_t flags;
+};
+_Static_assert(sizeof(struct mf__cqe) == MF__CQE_SIZE, "cqe");
+
+struct mf__uring_offsets {
+    uint32_t head, tail, ring_mask, ring_entries;
+    uint32_t a, b, c, d; /* submission: flags, dropped, array; completion: overflow, cqes, flags */
+    uint64_t user_addr;
+};
+
+struct mf__uring_params {
+    uint32_t sq_entries, cq_entries, flags, sq_thread_cpu, sq_thread_idle, features, wq_fd, resv[3];
+    struct mf__uring_offsets sq; /* c = array */
+    struct mf__uring_offsets cq; /* b = cqes */
+};
+_Static_assert(sizeof(struct mf__uring_params) == 120, "io_uring_params");
+
+#endif
+
+/*
+ * The system calls of a ring, so that a virtual kernel can stand in for the system. `kernel` is whatever they want
+ * to have back. Results are 0 or more, or a negative errno.
+ */
+struct mf__uring_sys {
+    uint32_t (*queues)(void *kernel);                                              /* possible CPUs; 0 = unknown */
+    int (*setup)(void *kernel, uint32_t entries, struct mf__uring_params *params); /* a descriptor */
+    int (*enter)(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags);
+    int (*attach)(void *kernel, int fd, struct mf__channel *device); /* fixed file 0 is the device */
+    int (*map)(void *kernel, int fd, size_t size, uint64_t offset, void **out);
+    void (*unmap)(void *kernel, void *base, size_t size);
+    void (*close)(void *kernel, int fd);
+    bool (*over)(void *kernel, struct mf__channel *device); /* the connection is gone: a receive would not wait */
+};
+extern const struct mf__uring_sys mf__uring_system;
+
+struct mf__ring_opts {
+    const struct mf__uring_sys *sys; /* stays the caller's, like what is below */
+    void *kernel;
+    struct mf__channel *device; /* of the connection */
+    uint32_t first_queue;       /* the ring serves queues first, first + step, ... below queues */
+    uint32_t step;
+    uint32_t queues;          /* of the connection: the possible CPUs */
+    uint32_t depth;           /* entries per queue */
+    uint32_t max_payload;     /* bytes of the largest payload that the kernel was promised */
+    uint32_t index;           /* of the channel */
+    struct mf__channel *last; /* the ring whose last queue is the mount's; NULL: it is this one */
+    uint32_t others;          /* then so many rings are registered before that queue */
+    bool pool;                /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
+    /* The kernel has taken the mount back to the device. Called on a thread that receives, with no lock held. */
+    void (*refused)(void *user, int error);
+    void *user;
+};
 
 /* Whether rings can work here at all: 0, or a negative errno with the reason in words. */
-int mf__ring_probe(char *reason, size_t room);
+int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, size_t room);
 
 /*
  * Make a ring with its memory. Nothing is registered yet: the first receive does that, in the task that shall
@@ -6244,12 +6398,16 @@ int mf__ring_probe(char *reason, size_t room);
  */
 int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out);
 
-/* Has the kernel taken the entries? 0 not yet, 1 yes, negative: it refused, and the mount uses the device. */
+/* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
+
+/* Another ring of the mount was refused: this one will never serve, and those who receive on it return. */
+void mf__ring_refuse(struct mf__channel *ch, int error);
 
 /*
  * Close the ring while its threads still live: a thread that exits with an entry armed takes the request
- * that comes next down with it. The channel itself stays until its last reference goes.
+ * that comes next down with it. No thread may be receiving; one that comes later gets -ENODEV, and answers that
+ * come later go nowhere. The channel itself stays until its last reference goes.
  */
 void mf__ring_shut(struct mf__channel *ch);
 
@@ -6274,6 +6432,25 @@ static void crew_init(struct mf__crew *c, struct mf__channel *ring, int32_t cpu,
     atomic_init(&c->limit, base);
 }
 
+/* A ring of one queue serves the clients of one CPU: there its readers belong. */
+static int32_t ring_cpu(const struct mf_session *s, uint32_t ring)
+{
+    if (s->opts.placement == MF_PLACEMENT_FREE || s->ring_count != s->ring_queues)
+        return -1;
+    return (int32_t)ring;
+}
+
+/* Readers of the device share its CPUs out only if they are told to: what is pinned suffers on a busy machine. */
+static int32_t reader_cpu(const struct mf__reader *r, const struct mf__crew *c)
+{
+    long cpus;
+
+    if (c->ring || r->session->opts.placement != MF_PLACEMENT_PINNED)
+        return c->cpu;
+    cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    return cpus > 0 ? (int32_t)(r->index % (uint32_t)cpus) : -1;
+}
+
 int mf__crews_make(struct mf_session *s)
 {
     uint32_t count = 1 + s->ring_count;
@@ -6287,7 +6464,7 @@ int mf__crews_make(struct mf_session *s)
     s->crew_count = count;
     crew_init(&s->crews[0], NULL, -1, device_base(s));
     for (uint32_t i = 0; i < s->ring_count; i++)
-        crew_init(&s->crews[1 + i], s->rings[i], s->ring_count == s->ring_queues ? (int32_t)i : -1, 1);
+        crew_init(&s->crews[1 + i], s->rings[i], ring_cpu(s, i), 1);
     if (total < s->crews[0].base + s->ring_count)
         total = s->crews[0].base + s->ring_count;
     rc = mf__readers_make(s, total);
@@ -6296,6 +6473,7 @@ int mf__crews_make(struct mf_session *s)
             atomic_store(&s->readers[reader++]->crew, &s->crews[c]);
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
+    s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = s->opts.readers ? total : MF__AUTO_READERS;
     return rc;
 }
@@ -6366,8 +6544,10 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         if (!c)
             return NULL;
     }
-    if (c->cpu != r->cpu)
-        settle_on_cpu(r, c->cpu);
+    if (c != r->settled) {
+        settle_on_cpu(r, reader_cpu(r, c));
+        r->settled = c;
+    }
     while (!mf__placement_apply(r, c->ring != NULL)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_store(&r->spent, true);
@@ -6392,11 +6572,14 @@ void mf__crew_fall_back(struct mf__reader *r, int error)
 {
     struct mf_session *s = r->session;
     struct mf__crew *device = &s->crews[0];
+    struct mf__crew *c = atomic_load(&r->crew);
 
+    if (c && c->ring)
+        atomic_store(&c->base, 0); /* else the monitor would send one after the other here */
     mf__crew_leave(r);
     pthread_mutex_lock(&s->lock);
     if (s->terms.transport == MF_TRANSPORT_URING) {
-        s->terms.transport = MF_TRANSPORT_DEVICE;
+        s->terms.transport = s->channels[0]->ops->kind;
         snprintf(s->transport_reason, sizeof(s->transport_reason), "the kernel refused the ring's entries: %s",
                  mf__strerror(-error));
         mf__logf(&s->log, MF_LOG_WARNING, "%s; requests come on the device", s->transport_reason);
@@ -6411,6 +6594,16 @@ void mf__crew_fall_back(struct mf__reader *r, int error)
 /* SPDX-License-Identifier: MIT */
 /* dispatch.c - from a received message to the handler and back: decoding, access, answers given in C. */
 
+
+#define TURN_SPINS 1000u /* some ten microseconds */
+
+#if defined(__x86_64__) || defined(__i386__)
+#define RELAX() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define RELAX() __asm__ volatile("yield")
+#else
+#define RELAX() atomic_signal_fence(memory_order_seq_cst)
+#endif
 
 /* Nobody answers for these within the filesystem's code. */
 static bool may_pass(const struct mf_session *s, const struct mf__slot *slot)
@@ -6452,6 +6645,47 @@ static void answer_error(struct mf__slot *slot, int error)
     settle(slot, false);
 }
 
+/*
+ * Handlers that exclude each other by a lock of their language: a reader that finds the lock taken would be put to
+ * sleep and woken, which costs more than the few microseconds for which most handlers keep it. So it waits for its
+ * turn here, awake, and goes on without one when that takes too long: then the handler waits for something else.
+ */
+static void take_turn(struct mf_session *s, uint32_t me)
+{
+    uint32_t none = 0;
+
+    for (uint32_t i = 0; i < TURN_SPINS; i++) {
+        if (atomic_load_explicit(&s->turn, memory_order_relaxed) == 0 &&
+            atomic_compare_exchange_weak_explicit(&s->turn, &none, me, memory_order_acquire, memory_order_relaxed))
+            return;
+        none = 0;
+        RELAX();
+    }
+    atomic_store_explicit(&s->turn, me, memory_order_relaxed); /* who waits has no turn: the next need not spin */
+}
+
+static void end_turn(struct mf_session *s, uint32_t me)
+{
+    atomic_compare_exchange_strong_explicit(&s->turn, &me, 0, memory_order_release, memory_order_relaxed);
+}
+
+static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
+{
+    uint32_t me = slot->reader->index + 1;
+    int32_t rc;
+
+    if (s->serialize)
+        pthread_mutex_lock(&s->serial);
+    if (s->takes_turns)
+        take_turn(s, me);
+    rc = s->upcall(&slot->call, s->user);
+    if (s->takes_turns)
+        end_turn(s, me);
+    if (s->serialize)
+        pthread_mutex_unlock(&s->serial);
+    return rc;
+}
+
 static void enter_handler(struct mf_session *s, struct mf__slot *slot)
 {
     struct mf_call *call = &slot->call;
@@ -6463,11 +6697,7 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     call->again = (slot->io.msg.hdr.unique & FUSE_UNIQUE_RESEND) != 0;
     memset(&call->answer, 0, sizeof(call->answer));
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
-    if (s->serialize)
-        pthread_mutex_lock(&s->serial);
-    rc = s->upcall(call, s->user);
-    if (s->serialize)
-        pthread_mutex_unlock(&s->serial);
+    rc = run_handler(s, slot);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
         settle(slot, slot->kept || rc == MF_ANSWER_LATER);
         return;
@@ -6486,17 +6716,12 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
 static void session_message(struct mf__reader *r, struct mf__slot *slot)
 {
     switch (slot->io.msg.hdr.opcode) {
-    case FUSE_INTERRUPT:
-        mf__interrupt(r, slot);
-        break;
-    case FUSE_DESTROY:
-        answer_error(slot, 0);
-        return;
+    case FUSE_INTERRUPT: mf__interrupt(r, slot); break;
+    case FUSE_DESTROY: answer_error(slot, 0); return;
     case FUSE_INIT:
         answer_error(slot, -EIO); /* a second handshake: never */
         return;
-    default:
-        break;
+    default: break;
     }
     settle(slot, false);
 }
@@ -6525,6 +6750,17 @@ static void trace(struct mf__reader *r, const struct mf__slot *slot)
              call->name ? " " : "", call->name ? call->name : "", call->pid);
 }
 
+/*
+ * The answer to an operation that the filesystem lacks. The kernel takes ENOSYS for the whole connection: a
+ * session that joined it must not say so of what the first one implements.
+ */
+static int refusal(const struct mf_session *s, const struct mf__opcode *row)
+{
+    if (row->props & MF__OPC_ALWAYS)
+        return 0;
+    return row->slot && (s->terms.implemented & (1ull << row->slot)) ? -EIO : -ENOSYS;
+}
+
 static void decoded(struct mf__reader *r, struct mf__slot *slot)
 {
     struct mf_session *s = r->session;
@@ -6532,7 +6768,7 @@ static void decoded(struct mf__reader *r, struct mf__slot *slot)
     if (s->opts.flags & MF_OPT_DEBUG)
         trace(r, slot);
     if (!slot->row->slot || !(s->implemented & (1ull << slot->row->slot))) {
-        answer_error(slot, slot->row->props & MF__OPC_ALWAYS ? 0 : -ENOSYS);
+        answer_error(slot, refusal(s, slot->row));
         return;
     }
     if (!may_pass(s, slot)) {
@@ -6569,6 +6805,8 @@ void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
     }
     r->current = NULL;
 }
+#undef RELAX
+#undef TURN_SPINS
 
 /* ==== core/session/interrupt.c ==== */
 /* SPDX-License-Identifier: MIT */
@@ -6637,40 +6875,67 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
  * A crew needs help when at one look all of its members are in handlers and it has served few requests since the
  * last look: handlers that return at once keep a reader busy, too, but then the count is high. And only where they
  * sleep: one that computes, or waits for a CPU, would not get on faster with another reader beside it. Should it
- * compute for long, the crew gets one more all the same, so that a short request need not wait for its end.
+ * compute for long (its CPU time says so), the crew gets one more all the same, so that a short request need not
+ * wait for the end of a long one.
  */
 #include <time.h>
 
 
 #define TICK_NS 1000000
-#define FEW_PER_MEMBER 4u  /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define QUIET_TICKS 32u    /* then the monitor sleeps */
-#define WINDOW_MAX 8192u   /* ticks */
-#define COMPUTING_TICKS 20u
+#define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
+#define QUIET_TICKS 32u   /* then the monitor sleeps */
+#define WINDOW_MAX 8192u  /* ticks */
+#define FAST_TICKS 16u
+#define COMPUTING_TICKS 50u
 #define PLACEMENT_TICKS (MF__PLACE_LOOK_NS / TICK_NS)
 
 struct view {
     uint32_t members;
     uint32_t free;
+    uint32_t stuck; /* in the same handler as at the last look */
     uint64_t requests;
 };
 
-bool mf__thread_sleeps(uint32_t tid)
+int mf__read_text(const char *path, char *text, size_t room)
 {
-    char path[64], text[256];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n;
-    char *p;
-    int fd;
 
-    snprintf(path, sizeof(path), "/proc/self/task/%u/stat", tid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return true;
-    n = read(fd, text, sizeof(text) - 1);
+        return -errno;
+    n = read(fd, text, room - 1);
     close(fd);
     text[n > 0 ? n : 0] = '\0';
+    return n > 0 ? 0 : -EIO;
+}
+
+int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/self/task/%u/%s", tid, name);
+    return mf__read_text(path, text, room);
+}
+
+bool mf__thread_sleeps(uint32_t tid)
+{
+    char text[256];
+    char *p;
+
+    if (mf__thread_file(tid, "stat", text, sizeof(text)) < 0)
+        return true;
     p = strrchr(text, ')');
     return !p || !p[1] || p[2] != 'R';
+}
+
+uint64_t mf__thread_ran_ns(uint32_t tid)
+{
+    unsigned long long ran = 0;
+    char text[128];
+
+    if (mf__thread_file(tid, "schedstat", text, sizeof(text)) == 0)
+        sscanf(text, "%llu", &ran);
+    return ran;
 }
 
 static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
@@ -6678,25 +6943,36 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
     memset(v, 0, sizeof(*v));
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
+        uint64_t requests;
 
         if (atomic_load(&r->crew) != c)
             continue;
+        requests = atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->members++;
-        v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
+        v->requests += requests;
         if (atomic_load(&r->state) != MF__READER_BUSY)
             v->free++;
+        else if (requests == r->seen)
+            v->stuck++;
+        r->seen = requests;
     }
 }
 
-static bool somebody_computes(struct mf_session *s, struct mf__crew *c)
+/* CPU time of a crew's members; *asleep: none of them runs or waits for a CPU. */
+static uint64_t time_on_cpu(struct mf_session *s, struct mf__crew *c, bool *asleep)
 {
+    uint64_t sum = 0;
+
+    *asleep = true;
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) == c && !mf__thread_sleeps(atomic_load(&r->tid)))
-            return true;
+        if (atomic_load(&r->crew) != c)
+            continue;
+        sum += mf__thread_ran_ns(atomic_load(&r->tid));
+        *asleep = *asleep && mf__thread_sleeps(atomic_load(&r->tid));
     }
-    return false;
+    return sum;
 }
 
 static bool may_join(struct mf_session *s, struct mf__reader *r)
@@ -6706,8 +6982,41 @@ static bool may_join(struct mf_session *s, struct mf__reader *r)
     return !atomic_load(&r->spent) || atomic_load(&s->place.mode) == MF__PLACE_YIELDING;
 }
 
-/* A parked reader, or a new one, becomes a member. */
-static void session_monitor_grow(struct mf_session *s, struct mf__crew *c)
+/* One member fewer: whoever looks next parks itself, and one that waits for requests is made to look. */
+static void let_go(struct mf_session *s, struct mf__crew *c, uint32_t limit)
+{
+    bool kicked = false;
+
+    atomic_store(&c->limit, limit);
+    mf__count(&s->shrinks, 1);
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !kicked; i++) {
+        struct mf__reader *r = s->readers[i];
+
+        kicked = atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING;
+        if (kicked)
+            mf__kick(r);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* All readers are taken: a crew with members to spare gives one, which can be had at the next look. */
+static void take_from_others(struct mf_session *s, struct mf__crew *poor)
+{
+    for (uint32_t i = 0; i < s->crew_count; i++) {
+        struct mf__crew *c = &s->crews[i];
+        struct view v;
+
+        look(s, c, &v);
+        if (c != poor && v.members > c->base && v.free > 1) {
+            let_go(s, c, v.members - 1);
+            return;
+        }
+    }
+}
+
+/* A parked reader, or a new one, becomes a member. false: there is none at the moment. */
+static bool session_monitor_grow(struct mf_session *s, struct mf__crew *c)
 {
     struct mf__reader *r = NULL;
     bool fresh = false;
@@ -6727,28 +7036,79 @@ static void session_monitor_grow(struct mf_session *s, struct mf__crew *c)
         pthread_cond_broadcast(&s->changed);
     }
     pthread_mutex_unlock(&s->lock);
+    if (!r)
+        take_from_others(s, c);
     if (fresh && mf__reader_spawn(r) < 0)
         mf__crew_leave(r);
+    return r != NULL;
 }
 
-static void shrink(struct mf_session *s, struct mf__crew *c)
+static void begin_window(struct mf__crew *c)
 {
-    uint32_t members = atomic_load(&c->members);
-
-    if (members > c->base) {
-        atomic_store(&c->limit, members - 1);
-        mf__count(&s->shrinks, 1);
-    }
     c->ticks = 0;
+    c->served = 0;
     c->least_free = UINT32_MAX;
 }
 
-static bool needs_help(struct mf_session *s, struct mf__crew *c, const struct view *v, uint64_t served)
+/*
+ * At the end of a window in which nobody had to help: is one member too many? Yes if two were always free, and if
+ * handlers returned so fast that readers only took turns.
+ */
+static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
 {
-    if (v->free || v->members == 0 || served >= (uint64_t)FEW_PER_MEMBER * v->members)
-        return false;
-    c->stuck_ticks = served ? 0 : c->stuck_ticks + 1;
-    return c->stuck_ticks >= COMPUTING_TICKS || !somebody_computes(s, c);
+    bool fast = c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks;
+    uint32_t spare = c->least_free > 1 ? (c->least_free + 1) / 2 : fast;
+
+    if (spare && members > c->base)
+        let_go(s, c, members - spare > c->base ? members - spare : c->base);
+    if (c->window > MF__CREW_WINDOW)
+        c->window -= c->window / 8;
+    begin_window(c);
+}
+
+/* How many more members a crew should have now. */
+static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v, uint64_t served)
+{
+    uint64_t ran;
+    bool asleep;
+
+    if (v->members < c->base)
+        return 1;
+    if (v->free || v->members == 0 || served >= (uint64_t)FEW_PER_MEMBER * v->members) {
+        c->stuck_ticks = 0;
+        return 0;
+    }
+    ran = time_on_cpu(s, c, &asleep);
+    if (asleep) /* doubling: twenty clients in waiting handlers are served after a few ticks */
+        return (v->members + 1) / 2;
+    if (served || c->stuck_ticks++ == 0) {
+        c->stuck_ticks = !served;
+        c->ran_ns = ran;
+        return 0;
+    }
+    if (c->stuck_ticks < COMPUTING_TICKS || ran - c->ran_ns < COMPUTING_TICKS * TICK_NS / 2)
+        return 0;
+    c->stuck_ticks = 0;
+    return 1;
+}
+
+/*
+ * Answers on a ring may wait for each other while handlers return at once. The first that does not ends that, and
+ * whoever receives there submits what was held.
+ */
+static void judge_speed(struct mf__crew *c, const struct view *v, uint64_t served)
+{
+    uint32_t busy = v->members - v->free;
+    bool fast = !v->stuck && served >= (uint64_t)FEW_PER_MEMBER * (busy ? busy : 1);
+
+    if (!c->ring)
+        return;
+    c->fast_ticks = fast ? c->fast_ticks + 1 : 0;
+    if (c->fast_ticks >= FAST_TICKS) {
+        atomic_store_explicit(&c->ring->batch, true, memory_order_relaxed);
+    } else if (!c->fast_ticks && atomic_exchange(&c->ring->batch, false)) {
+        c->ring->ops->wake(c->ring);
+    }
 }
 
 /* Returns whether the crew is quiet: nothing came, and somebody would take what comes. */
@@ -6756,36 +7116,28 @@ static bool session_monitor_watch(struct mf_session *s, struct mf__crew *c)
 {
     struct view v;
     uint64_t served;
+    uint32_t more;
 
     look(s, c, &v);
     served = v.requests - c->requests;
     if (v.requests < c->requests)
         served = 0; /* a member with its count has gone */
     c->requests = v.requests;
-    if (v.members < c->base)
-        session_monitor_grow(s, c);
-    if (needs_help(s, c, &v, served)) {
-        /* Doubling: twenty clients in waiting handlers are served after a few ticks. */
-        for (uint32_t i = 0; i < (v.members + 1) / 2; i++)
-            session_monitor_grow(s, c);
+    judge_speed(c, &v, served);
+    more = lacking(s, c, &v, served);
+    if (more) {
+        while (more-- && session_monitor_grow(s, c))
+            continue;
         if (c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */
-        c->ticks = 0;
-        c->least_free = UINT32_MAX;
+        begin_window(c);
         return false;
     }
     if (v.free < c->least_free)
         c->least_free = v.free;
-    if (++c->ticks >= c->window) {
-        if (c->least_free > 1)
-            shrink(s, c);
-        else {
-            c->ticks = 0;
-            c->least_free = UINT32_MAX;
-        }
-        if (c->window > MF__CREW_WINDOW)
-            c->window -= c->window / 8;
-    }
+    c->served += served;
+    if (++c->ticks >= c->window)
+        review(s, c, v.members);
     return served == 0 && v.free;
 }
 
@@ -6862,6 +7214,7 @@ void mf__monitor_stop(struct mf_session *s)
     mf__placement_stop(s);
 }
 #undef COMPUTING_TICKS
+#undef FAST_TICKS
 #undef FEW_PER_MEMBER
 #undef PLACEMENT_TICKS
 #undef QUIET_TICKS
@@ -6947,7 +7300,7 @@ static int answer_init(struct mf_session *s, struct mf__slot *slot)
         .max_pages = (uint16_t)t->max_pages,
         .max_stack_depth = t->flags & FUSE_PASSTHROUGH ? 1u : 0u,
     };
-    struct iovec body = {.iov_base = slot->io.body};
+    struct iovec body = { .iov_base = slot->io.body };
 
     out.congestion_threshold = (uint16_t)(out.max_background * 3u / 4u);
     body.iov_len = mf__put_init(slot->io.body, &out, t->kernel_minor);
@@ -6962,7 +7315,7 @@ static int refuse_init(struct mf__slot *slot, int error)
 /* INIT is queued when the mount is made, so it is there or comes at once: never wait for it for ever. */
 static int await_init(struct mf_session *s, struct mf__channel *ch, struct mf_error *err)
 {
-    struct pollfd p = {.fd = ch->fd, .events = POLLIN};
+    struct pollfd p = { .fd = ch->fd, .events = POLLIN };
     int n;
 
     if (ch->fd < 0)
@@ -7007,7 +7360,8 @@ static int check_offer(struct mf_session *s, const struct fuse_init_in *in, stru
         return mf__errorf(err, -EPROTO, "this kernel speaks FUSE protocol %u.%u; %u.%u or newer is needed (Linux 5.4)",
                           in->major, in->minor, FUSE_KERNEL_VERSION, MF__MIN_MINOR);
     if (lacking)
-        return mf__errorf(err, -ENOTSUP, "this kernel (FUSE %u.%u) does not offer the INIT flags 0x%llx that were asked for",
+        return mf__errorf(err, -ENOTSUP,
+                          "this kernel (FUSE %u.%u) does not offer the INIT flags 0x%llx that were asked for",
                           in->major, in->minor, (unsigned long long)lacking);
     if (s->opts.want & ~SERVED)
         return mf__errorf(err, -ENOTSUP, "manifuse does not serve the INIT flags 0x%llx that were asked for",
@@ -7090,11 +7444,12 @@ int mf__terms_check(const struct mf_negotiated *neg, struct mf_error *err)
     if (wrong)
         return mf__errorf(err, -EINVAL, "the negotiated terms cannot be used: %s", wrong);
     if (neg->minor > MF__MINOR || (neg->flags & ~(SERVED | WANTED)))
-        return mf__errorf(err, -EPROTONOSUPPORT,
-                          "the connection was negotiated as FUSE %u.%u with flags 0x%llx; this library serves up to %u.%u "
-                          "and flags 0x%llx: use the library version of the first session",
-                          neg->major, neg->minor, (unsigned long long)neg->flags, FUSE_KERNEL_VERSION, MF__MINOR,
-                          (unsigned long long)(SERVED | WANTED));
+        return mf__errorf(
+            err, -EPROTONOSUPPORT,
+            "the connection was negotiated as FUSE %u.%u with flags 0x%llx; this library serves up to %u.%u "
+            "and flags 0x%llx: use the library version of the first session",
+            neg->major, neg->minor, (unsigned long long)neg->flags, FUSE_KERNEL_VERSION, MF__MINOR,
+            (unsigned long long)(SERVED | WANTED));
     if (neg->transport != MF_TRANSPORT_DEVICE && neg->transport != MF_TRANSPORT_MEMORY)
         return mf__errorf(err, -EPROTONOSUPPORT, "the connection's transport is of kind %u, which this library lacks",
                           neg->transport);
@@ -7156,6 +7511,23 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
  */
 
 
+/* In words: where readers are bound to, and how they are scheduled now. */
+void mf__placement_describe(struct mf_session *s, char *text, size_t room)
+{
+    const char *how = "scheduled as any thread";
+    const char *where = "readers run on any CPU";
+
+    if (s->opts.placement == MF_PLACEMENT_PINNED)
+        where = "each reader is bound to a CPU, as asked";
+    else if (s->ring_count && s->ring_count == s->ring_queues && s->opts.placement == MF_PLACEMENT_AUTO)
+        where = "ring readers are bound to their queue's CPU";
+    if (atomic_load(&s->place.mode) == MF__PLACE_YIELDING)
+        how = "they yield to their clients, since the machine is quiet";
+    else if (atomic_load(&s->place.mode) == MF__PLACE_PLAIN)
+        how = "they do not yield, since the machine is busy";
+    snprintf(text, room, "%s; %s", where, how);
+}
+
 #if defined(__linux__) && !defined(MF_NO_LINUX)
 
 #ifndef SCHED_IDLE
@@ -7165,27 +7537,14 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
-#define LONG_WAIT_NS 250000u     /* clients of a saturated mount keep a reader waiting for a tenth of this */
-#define SHORT_WAIT_NS 60000u     /* below this a plain reader may try to yield again */
-#define ENOUGH_TURNS 16u         /* below this a window says nothing */
-#define HOLD_NS (1 * MF_SECOND)  /* at first, before it tries again; doubled each time that goes wrong */
+#define LONG_WAIT_NS 250000u    /* clients of a saturated mount keep a reader waiting for a tenth of this */
+#define SHORT_WAIT_NS 60000u    /* below this a plain reader may try to yield again */
+#define ENOUGH_TURNS 16u        /* below this a window says nothing */
+#define HOLD_NS (1 * MF_SECOND) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (64 * MF_SECOND)
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
 
 static _Atomic(struct mf_session *) autogroup_owner; /* one session of the process may set the group's nice */
-
-static int session_placement_read_text(const char *path, char *text, size_t room)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n;
-
-    if (fd < 0)
-        return -errno;
-    n = read(fd, text, room - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    return n > 0 ? 0 : -EIO;
-}
 
 /*
  * The group's nice value is the whole session's: only a process that leads its own may change it. And only where
@@ -7216,7 +7575,7 @@ static int group_nice(void)
     char text[64], *nice;
     int value = 0;
 
-    if (session_placement_read_text("/proc/self/autogroup", text, sizeof(text)) == 0 && (nice = strstr(text, "nice ")))
+    if (mf__read_text("/proc/self/autogroup", text, sizeof(text)) == 0 && (nice = strstr(text, "nice ")))
         sscanf(nice, "nice %d", &value);
     return value;
 }
@@ -7226,7 +7585,8 @@ static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
     s->place.since_ns = mf__now_ns();
     atomic_store(&s->place.mode, mode);
     set_group_nice(s, mode == MF__PLACE_YIELDING ? 19 : s->place.group_nice);
-    mf__logf(&s->log, MF_LOG_INFO, "ring readers %s", mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
+    mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
+             mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
 }
 
 /* On the monitor's thread, before it watches. Threads that it makes do not inherit its class. */
@@ -7234,7 +7594,7 @@ void mf__placement_start(struct mf_session *s)
 {
     struct sched_param first = { .sched_priority = 1 };
 
-    if (!s->ring_count || s->ring_count != s->ring_queues)
+    if (!s->ring_count || s->ring_count != s->ring_queues || s->opts.placement != MF_PLACEMENT_AUTO)
         return;
     s->place.hold_ns = HOLD_NS;
     s->place.group_nice = group_nice();
@@ -7262,12 +7622,12 @@ static void look_at_waits(struct mf_session *s, uint64_t *wait_ns, uint64_t *tur
         struct mf__reader *r = s->readers[i];
         struct mf__crew *c = atomic_load(&r->crew);
         unsigned long long ran, waited, count;
-        char path[64], text[128];
+        char text[128];
 
         if (!c || !c->ring)
             continue;
-        snprintf(path, sizeof(path), "/proc/self/task/%u/schedstat", atomic_load(&r->tid));
-        if (session_placement_read_text(path, text, sizeof(text)) < 0 || sscanf(text, "%llu %llu %llu", &ran, &waited, &count) != 3)
+        if (mf__thread_file(atomic_load(&r->tid), "schedstat", text, sizeof(text)) < 0 ||
+            sscanf(text, "%llu %llu %llu", &ran, &waited, &count) != 3)
             continue;
         if (r->turns && starved(r, count)) {
             *wait_ns += MF__PLACE_LOOK_NS;
@@ -7388,7 +7748,7 @@ static void name_thread(pthread_t thread, const char *name)
 /* Somebody else's descriptor may be non-blocking. */
 static void wait_readable(struct mf__channel *ch)
 {
-    struct pollfd p = {.fd = ch->fd, .events = POLLIN};
+    struct pollfd p = { .fd = ch->fd, .events = POLLIN };
 
     if (ch->fd >= 0)
         poll(&p, 1, 100);
@@ -7402,8 +7762,8 @@ static bool renew_channel(struct mf__reader *r, int error)
     int rc = r->ch->ops->clone(r->ch, &ch);
 
     atomic_fetch_add(&s->failed_readers, 1);
-    mf__logf(&s->log, MF_LOG_ERROR, "reader %u: descriptor %d failed: %s; %s", r->index, r->ch->fd, mf__strerror(-error),
-             rc == 0 ? "replaced by a new clone" : "no clone to replace it");
+    mf__logf(&s->log, MF_LOG_ERROR, "reader %u: descriptor %d failed: %s; %s", r->index, r->ch->fd,
+             mf__strerror(-error), rc == 0 ? "replaced by a new clone" : "no clone to replace it");
     if (rc < 0)
         return false;
     pthread_mutex_lock(&s->lock);
@@ -7427,17 +7787,10 @@ static bool receive_failed(struct mf__reader *r, struct mf__channel *ch, int rc,
         return true;
     }
     switch (rc) {
-    case -EINTR:
-        return true;
-    case -EAGAIN:
-        wait_readable(r->ch);
-        return true;
-    case -ENODEV: /* unmounted: the ordinary end */
-        mf__stop_request(r->session, 0);
-        return false;
-    case -ECONNABORTED:
-        mf__stop_request(r->session, -ECONNABORTED);
-        return false;
+    case -EINTR: return true;
+    case -EAGAIN: wait_readable(r->ch); return true;
+    case -ENODEV: /* unmounted: the ordinary end */ mf__stop_request(r->session, 0); return false;
+    case -ECONNABORTED: mf__stop_request(r->session, -ECONNABORTED); return false;
     default:
         if (++*renewals <= MAX_RENEWALS && renew_channel(r, rc))
             return true;
@@ -7619,7 +7972,7 @@ static void *reader_main(void *arg)
  */
 static void reader_mask(sigset_t *mask)
 {
-    static const int open[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGURG, SIGPROF};
+    static const int open[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGURG, SIGPROF };
 
     sigfillset(mask);
     for (size_t i = 0; i < MF__ARRAY_SIZE(open); i++)
@@ -7789,7 +8142,7 @@ int mf__send_error(struct mf__slot *slot, int error)
 
 int mf__send_body(struct mf__slot *slot, size_t length)
 {
-    struct iovec iov = {.iov_base = slot->io.body, .iov_len = length};
+    struct iovec iov = { .iov_base = slot->io.body, .iov_len = length };
 
     atomic_store_explicit(&slot->journal.laid, slot->io.msg.hdr.unique, memory_order_relaxed);
     return mf__send(slot, 0, &iov, 1);
@@ -7811,10 +8164,8 @@ static int check_length(const struct mf__slot *slot, uint64_t length)
         if (slot->call.length == 0)
             return 1;
         return length > slot->call.length ? -ERANGE : 0;
-    case MF__REPLY_DATA:
-        return length > (slot->call.op == MF_OP_READLINK ? MAX_SYMLINK : slot->call.length) ? -EIO : 0;
-    default:
-        return -EIO;
+    case MF__REPLY_DATA: return length > (slot->call.op == MF_OP_READLINK ? MAX_SYMLINK : slot->call.length) ? -EIO : 0;
+    default: return -EIO;
     }
 }
 
@@ -7827,7 +8178,7 @@ static int send_size(struct mf__slot *slot, uint64_t size)
 
 int mf__send_data(struct mf__slot *slot, const void *data, uint64_t length)
 {
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = length};
+    struct iovec iov = { .iov_base = (void *)(uintptr_t)data, .iov_len = length };
     int rc = check_length(slot, length);
 
     if (rc == 1)
@@ -7892,7 +8243,7 @@ static int answer_entry(struct mf__slot *slot)
         .attr_timeout_ns = a->attr_timeout_ns,
         .attr = a->attr,
     };
-    struct mf_open open = {.size = sizeof(open), .flags = a->open_flags, .fh = a->fh, .backing_id = a->backing_id};
+    struct mf_open open = { .size = sizeof(open), .flags = a->open_flags, .fh = a->fh, .backing_id = a->backing_id };
 
     return mf__send_entry(slot, &e, slot->row->reply == MF__REPLY_CREATE ? &open : NULL);
 }
@@ -7925,7 +8276,7 @@ static int answer_statfs(struct mf__slot *slot)
     const struct mf_answer *a = &slot->call.answer;
     struct mf_statfs st;
 
-    if (!a->data || mf__copy_sized(&st, sizeof(st), a->data, sizeof(uint32_t)) < 0)
+    if (mf__copy_sized(&st, sizeof(st), a->data ? a->data : slot->io.body, sizeof(uint32_t)) < 0)
         return mf__refuse(slot, "statfs wants a struct mf_statfs");
     return mf__send_body(slot, mf__put_statfs(slot->io.body, &st));
 }
@@ -7936,29 +8287,21 @@ int mf__send_answer(struct mf__slot *slot)
     uint8_t *body = slot->io.body;
 
     switch (slot->row->reply) {
-    case MF__REPLY_EMPTY:
-        return mf__send_error(slot, 0);
+    case MF__REPLY_EMPTY: return mf__send_error(slot, 0);
     case MF__REPLY_ENTRY:
-    case MF__REPLY_CREATE:
-        return answer_entry(slot);
+    case MF__REPLY_CREATE: return answer_entry(slot);
     case MF__REPLY_ATTR:
         if (mf__check_attr(&a->attr) < 0)
             return mf__refuse(slot, "attributes whose type, size or times are impossible");
         return mf__send_body(slot, mf__put_attr(body, a->attr_timeout_ns, slot->call.node, &a->attr));
-    case MF__REPLY_OPEN:
-        return mf__send_body(slot, mf__put_open(body, a->fh, a->open_flags, a->backing_id));
+    case MF__REPLY_OPEN: return mf__send_body(slot, mf__put_open(body, a->fh, a->open_flags, a->backing_id));
     case MF__REPLY_DATA:
-    case MF__REPLY_XATTR:
-        return answer_data(slot);
+    case MF__REPLY_XATTR: return answer_data(slot);
     case MF__REPLY_WRITE:
-    case MF__REPLY_COPY64:
-        return mf__send_written(slot, a->value);
-    case MF__REPLY_STATFS:
-        return answer_statfs(slot);
-    case MF__REPLY_LSEEK:
-        return mf__send_body(slot, mf__put_lseek(body, a->value));
-    default:
-        return mf__refuse(slot, "no answer of this kind is served");
+    case MF__REPLY_COPY64: return mf__send_written(slot, a->value);
+    case MF__REPLY_STATFS: return answer_statfs(slot);
+    case MF__REPLY_LSEEK: return mf__send_body(slot, mf__put_lseek(body, a->value));
+    default: return mf__refuse(slot, "no answer of this kind is served");
     }
 }
 #undef MAX_SYMLINK
@@ -7968,10 +8311,21 @@ int mf__send_answer(struct mf__slot *slot)
 /* rings.c - whether requests come over io_uring, the rings of a session, and their end. */
 
 
-/* Why not, in words; NULL: rings may be tried. */
-static const char *excluded(const struct mf_session *s, uint64_t offered)
+#define DEFAULT_PAGES 32u /* of a request, where INIT settled no number */
+
+/* Whose rings they would be: the system's, or those of a virtual kernel. NULL: it has none. */
+static const struct mf__uring_sys *ring_system(const struct mf_session *s, void **kernel)
 {
-    if (s->channels[0]->fd < 0)
+    *kernel = NULL;
+    if (s->channels[0]->fd >= 0)
+        return &mf__uring_system;
+    return mf__memory_uring(s->channels[0], kernel);
+}
+
+/* Why not, in words; NULL: rings may be tried. */
+static const char *excluded(const struct mf_session *s, uint64_t offered, bool possible)
+{
+    if (!possible)
         return "the connection is one in memory";
     if (s->opts.uring == MF_URING_OFF)
         return "io_uring is off by option";
@@ -7986,28 +8340,56 @@ static const char *excluded(const struct mf_session *s, uint64_t offered)
     return NULL;
 }
 
-static int make_rings(struct mf_session *s)
+/* Bytes of the largest payload in the kernel's reckoning: a request's or an answer's. */
+static uint32_t payload_size(const struct mf_session *s)
 {
-    uint32_t queues = mf__ring_queues();
+    uint32_t pages = s->terms.flags & FUSE_MAX_PAGES ? s->terms.max_pages : DEFAULT_PAGES;
+    uint32_t size = pages * MF__PAGE;
+
+    if (size < s->terms.max_write)
+        size = s->terms.max_write;
+    return size < FUSE_MIN_READ_BUFFER ? FUSE_MIN_READ_BUFFER : size;
+}
+
+/* A ring was refused, and with it the mount's readiness for any: the readers of all rings go to the device. */
+static void session_rings_refused(void *user, int error)
+{
+    struct mf_session *s = user;
+
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        mf__ring_refuse(s->rings[i], error);
+}
+
+static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, void *kernel)
+{
+    uint32_t queues = sys->queues(kernel);
     uint32_t count = s->opts.readers && s->opts.readers < queues ? s->opts.readers : queues;
-    uint32_t payload = s->terms.max_write < 2 * MF__PAGE ? 2 * MF__PAGE : s->terms.max_write;
-    struct mf__ring_opts opts = {
-        .device = s->channels[0]->fd, .step = count, .queues = queues, .depth = MF__RING_DEPTH, .max_payload = payload
-    };
+    struct mf__ring_opts opts = { .sys = sys,
+                                  .kernel = kernel,
+                                  .device = s->channels[0],
+                                  .queues = queues,
+                                  .depth = MF__RING_DEPTH,
+                                  .max_payload = payload_size(s),
+                                  .refused = session_rings_refused,
+                                  .user = s };
     int rc = 0;
 
     if (count > MF__MAX_READERS / 2)
-        opts.step = count = MF__MAX_READERS / 2;
+        count = MF__MAX_READERS / 2;
+    opts.step = count;
     while (opts.depth > 2 && opts.depth * queues > MF__RING_BUDGET)
         opts.depth /= 2;
     s->rings = calloc(count, sizeof(struct mf__channel *));
     if (!s->rings)
         return -ENOMEM;
     s->ring_queues = queues;
+    opts.others = count - 1;
     while (rc == 0 && s->ring_count < count) {
         opts.first_queue = opts.index = s->ring_count;
         rc = mf__ring_channel(&opts, &s->rings[s->ring_count]);
         s->ring_count += rc == 0;
+        opts.last = s->rings[0];
+        opts.others = 0;
     }
     return rc;
 }
@@ -8031,17 +8413,19 @@ static int no_rings(struct mf_session *s, int rc, struct mf_error *err)
 
 int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error *err)
 {
-    const char *why = excluded(s, offered);
+    void *kernel;
+    const struct mf__uring_sys *sys = ring_system(s, &kernel);
+    const char *why = excluded(s, offered, sys != NULL);
     int rc;
 
     if (why) {
         snprintf(s->transport_reason, sizeof(s->transport_reason), "%s", why);
         return no_rings(s, -ENOTSUP, err);
     }
-    rc = mf__ring_probe(s->transport_reason, sizeof(s->transport_reason));
+    rc = mf__ring_probe(sys, kernel, s->transport_reason, sizeof(s->transport_reason));
     if (rc < 0)
         return no_rings(s, rc, err);
-    rc = make_rings(s);
+    rc = make_rings(s, sys, kernel);
     if (rc < 0) {
         unmake_rings(s);
         snprintf(s->transport_reason, sizeof(s->transport_reason), "no rings: %s", mf__strerror(-rc));
@@ -8052,6 +8436,8 @@ int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error
     s->serialize = s->opts.readers == 1;
     snprintf(s->transport_reason, sizeof(s->transport_reason), "the kernel offers io_uring: %u rings for %u queues",
              s->ring_count, s->ring_queues);
+    if (kernel)
+        s->ring_queues = 0; /* they are no CPUs of this machine: nobody is bound to one */
     return 0;
 }
 
@@ -8066,6 +8452,7 @@ void mf__rings_shut(struct mf_session *s)
         pthread_cond_wait(&s->changed, &s->lock);
     pthread_mutex_unlock(&s->lock);
 }
+#undef DEFAULT_PAGES
 
 /* ==== core/session/signals.c ==== */
 /* SPDX-License-Identifier: MIT */
@@ -8116,7 +8503,7 @@ void mf__kick(struct mf__reader *r)
 
 /* ---- SIGINT, SIGTERM, SIGHUP --------------------------------------------------------------------- */
 
-static const int end_signals[] = {SIGINT, SIGTERM, SIGHUP};
+static const int end_signals[] = { SIGINT, SIGTERM, SIGHUP };
 static struct mf_session *_Atomic session_signals_watched[MAX_WATCHED];
 static struct sigaction previous[MF__ARRAY_SIZE(end_signals)];
 static pthread_mutex_t signal_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -8318,7 +8705,7 @@ static struct mf__slot *pop_free(struct mf__reader *r)
 /* All slots are kept by handlers that answer later: wait until one comes back, or the session stops. */
 static void wait_for_return(struct mf__reader *r)
 {
-    const struct timespec limit = {.tv_nsec = 100 * 1000 * 1000};
+    const struct timespec limit = { .tv_nsec = 100 * 1000 * 1000 };
     struct timespec until;
     struct mf_session *s = r->session;
     int cancel;
@@ -8520,8 +8907,8 @@ void mf__count_reply(struct mf__slot *slot, int error, size_t bytes)
     }
 }
 
-#define SUM(r, field)                                                                                                  \
-    (atomic_load_explicit(&(r)->stats.field, memory_order_relaxed) +                                                   \
+#define SUM(r, field)                                                \
+    (atomic_load_explicit(&(r)->stats.field, memory_order_relaxed) + \
      atomic_load_explicit(&(r)->foreign->field, memory_order_relaxed))
 
 static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
@@ -8552,7 +8939,7 @@ static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
 
 int mf_session_stats(struct mf_session *s, uint32_t reader, struct mf_reader_stats *out)
 {
-    struct mf_reader_stats st = {.size = sizeof(st)};
+    struct mf_reader_stats st = { .size = sizeof(st) };
     uint32_t room = out->size < sizeof(st) ? out->size : (uint32_t)sizeof(st);
 
     if (room < offsetof(struct mf_reader_stats, requests))
@@ -8584,10 +8971,9 @@ int mf_session_write_stats(struct mf_session *s, int fd)
                             snprintf(line, sizeof(line),
                                      "{\"reader\":%u,\"fd\":%d,\"requests\":%llu,\"replies\":%llu,\"errors\":%llu,"
                                      "\"bytes_in\":%llu,\"bytes_out\":%llu,\"interrupts\":%llu}\n",
-                                     st.reader, st.fd, (unsigned long long)st.requests,
-                                     (unsigned long long)st.replies, (unsigned long long)st.errors,
-                                     (unsigned long long)st.bytes_in, (unsigned long long)st.bytes_out,
-                                     (unsigned long long)st.interrupts));
+                                     st.reader, st.fd, (unsigned long long)st.requests, (unsigned long long)st.replies,
+                                     (unsigned long long)st.errors, (unsigned long long)st.bytes_in,
+                                     (unsigned long long)st.bytes_out, (unsigned long long)st.interrupts));
     }
     return rc;
 }
@@ -8683,10 +9069,24 @@ static void *unmount_main(void *arg)
     return NULL;
 }
 
+/* The kernel gives a connection's number to the next mount as soon as it is gone: then it must not be aborted. */
+static bool connection_lives(struct mf_session *s)
+{
+    struct pollfd p = { .fd = -1, .events = POLLIN };
+
+    pthread_mutex_lock(&s->lock);
+    if (s->channel_count)
+        p.fd = s->channels[0]->fd;
+    pthread_mutex_unlock(&s->lock);
+    return p.fd >= 0 && poll(&p, 1, 0) >= 0 && !(p.revents & (POLLERR | POLLNVAL));
+}
+
 static void force(struct mf_session *s)
 {
     int null;
 
+    if (!connection_lives(s))
+        return;
     if (s->terms.connection && mf__abort_connection(s->terms.connection) == 0)
         return;
     /* The last descriptor's end aborts the connection, too. A late answer then goes nowhere, harmlessly. */
@@ -8701,9 +9101,9 @@ static void force(struct mf_session *s)
         close(null);
 }
 
-int mf__unmount_own(struct mf_session *s)
+static int unmount_locked(struct mf_session *s)
 {
-    struct unmounting u = {.s = s};
+    struct unmounting u = { .s = s };
     uint64_t deadline = mf__now_ns() + s->opts.stop_timeout_ms * 1000000ull;
     pthread_t thread;
     int rc = 0;
@@ -8727,6 +9127,16 @@ int mf__unmount_own(struct mf_session *s)
     pthread_join(thread, NULL);
     s->mounted = false;
     return rc ? rc : u.rc;
+}
+
+int mf__unmount_own(struct mf_session *s)
+{
+    int rc;
+
+    pthread_mutex_lock(&s->unmounting);
+    rc = unmount_locked(s);
+    pthread_mutex_unlock(&s->unmounting);
+    return rc;
 }
 
 /* ---- readers ------------------------------------------------------------------------------------- */
@@ -8803,36 +9213,37 @@ void mf__release_kept(struct mf_session *s)
 
 static struct mf_read_in read_in(const struct mf_call *c)
 {
-    return (struct mf_read_in){.fh = c->fh,
-                               .offset = c->offset,
-                               .length = c->length,
-                               .lock_owner = c->lock_owner,
-                               .flags = c->flags,
-                               .read_flags = c->op_flags};
+    return (struct mf_read_in){ .fh = c->fh,
+                                .offset = c->offset,
+                                .length = c->length,
+                                .lock_owner = c->lock_owner,
+                                .flags = c->flags,
+                                .read_flags = c->op_flags };
 }
 
 static struct mf_release_in release_in(const struct mf_call *c)
 {
     return (struct mf_release_in){
-        .fh = c->fh, .lock_owner = c->lock_owner, .flags = c->flags, .release_flags = c->op_flags};
+        .fh = c->fh, .lock_owner = c->lock_owner, .flags = c->flags, .release_flags = c->op_flags
+    };
 }
 
 static void call_write(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
-    struct mf_write_in in = {.fh = c->fh,
-                             .offset = c->offset,
-                             .length = c->length,
-                             .lock_owner = c->lock_owner,
-                             .data = c->data,
-                             .flags = c->flags,
-                             .write_flags = c->op_flags};
+    struct mf_write_in in = { .fh = c->fh,
+                              .offset = c->offset,
+                              .length = c->length,
+                              .lock_owner = c->lock_owner,
+                              .data = c->data,
+                              .flags = c->flags,
+                              .write_flags = c->op_flags };
 
     ops->write(c->req, c->node, &in, user);
 }
 
 static void call_setattr(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
-    struct mf_setattr_in in = {.fh = c->fh, .lock_owner = c->lock_owner, .valid = c->valid, .attr = c->attr};
+    struct mf_setattr_in in = { .fh = c->fh, .lock_owner = c->lock_owner, .valid = c->valid, .attr = c->attr };
 
     ops->setattr(c->req, c->node, &in, user);
 }
@@ -8841,44 +9252,19 @@ static void call_setattr(const struct mf_ops *ops, struct mf_call *c, void *user
 static void call_name(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
     switch (c->op) {
-    case MF_OP_LOOKUP:
-        ops->lookup(c->req, c->node, c->name, user);
-        break;
-    case MF_OP_SYMLINK:
-        ops->symlink(c->req, c->node, c->name, c->name2, user);
-        break;
-    case MF_OP_MKNOD:
-        ops->mknod(c->req, c->node, c->name, c->mode, c->rdev, user);
-        break;
-    case MF_OP_MKDIR:
-        ops->mkdir(c->req, c->node, c->name, c->mode, user);
-        break;
-    case MF_OP_UNLINK:
-        ops->unlink(c->req, c->node, c->name, user);
-        break;
-    case MF_OP_RMDIR:
-        ops->rmdir(c->req, c->node, c->name, user);
-        break;
-    case MF_OP_RENAME:
-        ops->rename(c->req, c->node, c->name, c->node2, c->name2, c->flags, user);
-        break;
-    case MF_OP_LINK:
-        ops->link(c->req, c->node, c->node2, c->name2, user);
-        break;
-    case MF_OP_CREATE:
-        ops->create(c->req, c->node, c->name, c->mode, c->flags, user);
-        break;
-    case MF_OP_SETXATTR:
-        ops->setxattr(c->req, c->node, c->name, c->data, c->length, c->flags, user);
-        break;
-    case MF_OP_GETXATTR:
-        ops->getxattr(c->req, c->node, c->name, c->length, user);
-        break;
-    case MF_OP_REMOVEXATTR:
-        ops->removexattr(c->req, c->node, c->name, user);
-        break;
-    default:
-        break;
+    case MF_OP_LOOKUP: ops->lookup(c->req, c->node, c->name, user); break;
+    case MF_OP_SYMLINK: ops->symlink(c->req, c->node, c->name, c->name2, user); break;
+    case MF_OP_MKNOD: ops->mknod(c->req, c->node, c->name, c->mode, c->rdev, user); break;
+    case MF_OP_MKDIR: ops->mkdir(c->req, c->node, c->name, c->mode, user); break;
+    case MF_OP_UNLINK: ops->unlink(c->req, c->node, c->name, user); break;
+    case MF_OP_RMDIR: ops->rmdir(c->req, c->node, c->name, user); break;
+    case MF_OP_RENAME: ops->rename(c->req, c->node, c->name, c->node2, c->name2, c->flags, user); break;
+    case MF_OP_LINK: ops->link(c->req, c->node, c->node2, c->name2, user); break;
+    case MF_OP_CREATE: ops->create(c->req, c->node, c->name, c->mode, c->flags, user); break;
+    case MF_OP_SETXATTR: ops->setxattr(c->req, c->node, c->name, c->data, c->length, c->flags, user); break;
+    case MF_OP_GETXATTR: ops->getxattr(c->req, c->node, c->name, c->length, user); break;
+    case MF_OP_REMOVEXATTR: ops->removexattr(c->req, c->node, c->name, user); break;
+    default: break;
     }
 }
 
@@ -8889,39 +9275,17 @@ static void call_file(const struct mf_ops *ops, struct mf_call *c, void *user)
     struct mf_release_in release = release_in(c);
 
     switch (c->op) {
-    case MF_OP_OPEN:
-        ops->open(c->req, c->node, c->flags, user);
-        break;
-    case MF_OP_READ:
-        ops->read(c->req, c->node, &read, user);
-        break;
-    case MF_OP_WRITE:
-        call_write(ops, c, user);
-        break;
-    case MF_OP_FLUSH:
-        ops->flush(c->req, c->node, c->fh, c->lock_owner, user);
-        break;
-    case MF_OP_RELEASE:
-        ops->release(c->req, c->node, &release, user);
-        break;
-    case MF_OP_FSYNC:
-        ops->fsync(c->req, c->node, c->fh, c->flags & 1, user);
-        break;
-    case MF_OP_OPENDIR:
-        ops->opendir(c->req, c->node, c->flags, user);
-        break;
-    case MF_OP_READDIR:
-        ops->readdir(c->req, c->node, &read, user);
-        break;
-    case MF_OP_RELEASEDIR:
-        ops->releasedir(c->req, c->node, &release, user);
-        break;
-    case MF_OP_FSYNCDIR:
-        ops->fsyncdir(c->req, c->node, c->fh, c->flags & 1, user);
-        break;
-    default:
-        call_name(ops, c, user);
-        break;
+    case MF_OP_OPEN: ops->open(c->req, c->node, c->flags, user); break;
+    case MF_OP_READ: ops->read(c->req, c->node, &read, user); break;
+    case MF_OP_WRITE: call_write(ops, c, user); break;
+    case MF_OP_FLUSH: ops->flush(c->req, c->node, c->fh, c->lock_owner, user); break;
+    case MF_OP_RELEASE: ops->release(c->req, c->node, &release, user); break;
+    case MF_OP_FSYNC: ops->fsync(c->req, c->node, c->fh, c->flags & 1, user); break;
+    case MF_OP_OPENDIR: ops->opendir(c->req, c->node, c->flags, user); break;
+    case MF_OP_READDIR: ops->readdir(c->req, c->node, &read, user); break;
+    case MF_OP_RELEASEDIR: ops->releasedir(c->req, c->node, &release, user); break;
+    case MF_OP_FSYNCDIR: ops->fsyncdir(c->req, c->node, c->fh, c->flags & 1, user); break;
+    default: call_name(ops, c, user); break;
     }
 }
 
@@ -8931,30 +9295,14 @@ int32_t mf__typed_upcall(struct mf_call *c, void *user)
     const struct mf_ops *ops = &s->typed;
 
     switch (c->op) {
-    case MF_OP_FORGET:
-        ops->forget(c->req, c->data, c->length, user);
-        break;
-    case MF_OP_GETATTR:
-        ops->getattr(c->req, c->node, c->fh, user);
-        break;
-    case MF_OP_SETATTR:
-        call_setattr(ops, c, user);
-        break;
-    case MF_OP_READLINK:
-        ops->readlink(c->req, c->node, user);
-        break;
-    case MF_OP_STATFS:
-        ops->statfs(c->req, c->node, user);
-        break;
-    case MF_OP_ACCESS:
-        ops->access(c->req, c->node, c->flags, user);
-        break;
-    case MF_OP_LISTXATTR:
-        ops->listxattr(c->req, c->node, c->length, user);
-        break;
-    default:
-        call_file(ops, c, user);
-        break;
+    case MF_OP_FORGET: ops->forget(c->req, c->data, c->length, user); break;
+    case MF_OP_GETATTR: ops->getattr(c->req, c->node, c->fh, user); break;
+    case MF_OP_SETATTR: call_setattr(ops, c, user); break;
+    case MF_OP_READLINK: ops->readlink(c->req, c->node, user); break;
+    case MF_OP_STATFS: ops->statfs(c->req, c->node, user); break;
+    case MF_OP_ACCESS: ops->access(c->req, c->node, c->flags, user); break;
+    case MF_OP_LISTXATTR: ops->listxattr(c->req, c->node, c->length, user); break;
+    default: call_file(ops, c, user); break;
     }
     return MF_ANSWERED;
 }
@@ -9069,8 +9417,8 @@ uint64_t mf__connection_number(int fd)
 /* device.c - messages over a descriptor of /dev/fuse, its own or a clone. */
 
 
-/* Bytes of a reply that are cheaper to copy next to the header than to hand over as a second piece. */
-#define COPY_LIMIT 512u
+/* Bytes of a reply that are cheaper to copy behind the header than to hand over as a second piece. */
+#define COPY_LIMIT 8192u
 
 #define HEADER_SIZE sizeof(struct fuse_out_header)
 
@@ -9091,7 +9439,7 @@ static int device_receive(struct mf__channel *ch, struct mf__io *spare, struct m
     return 0;
 }
 
-static size_t total_length(const struct iovec *iov, int n)
+static size_t transport_device_total_length(const struct iovec *iov, int n)
 {
     size_t sum = 0;
 
@@ -9109,7 +9457,7 @@ static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t uniqu
                        int n)
 {
     uint8_t *head = io->body - HEADER_SIZE;
-    size_t body = total_length(iov, n);
+    size_t body = transport_device_total_length(iov, n);
     struct iovec all[8];
 
     mf__put_header(head, body, error, unique);
@@ -9123,7 +9471,7 @@ static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t uniqu
 gather:
     if ((size_t)n >= MF__ARRAY_SIZE(all))
         return -EINVAL;
-    all[0] = (struct iovec){.iov_base = head, .iov_len = HEADER_SIZE};
+    all[0] = (struct iovec){ .iov_base = head, .iov_len = HEADER_SIZE };
     memcpy(all + 1, iov, sizeof(*iov) * (size_t)n);
     return written(writev(ch->fd, all, n + 1));
 }
@@ -9190,11 +9538,13 @@ int mf__device_channel(int fd, struct mf__channel **out)
  *   queue.c    what is queued, who gets it, what a read delivers        } the protocol's rules: no waiting,
  *   reply.c    what a write may be: answers                             } all called with the lock held
  *   notify.c   what a write may be: notifications                       }
+ *   uring.c    queues of a possible CPU, their entries, commands }
  *   vkernel.c  lifetime, channels, and everything that waits
+ *   calls.c    io_uring's system calls
  *   latch.c    what programs get for operations that the filesystem lacks
  *   client.c   raw requests; file.c, name.c, xattr.c, walk.c, dir.c: what programs do, in requests
  *
- * Only vkernel.c and latch.c take the lock. A channel is any endpoint that has a list of requests in hand;
+ * Only vkernel.c, calls.c and latch.c take the lock. A channel is any endpoint that has a list of requests in hand;
  * nothing in the rules knows by which means its bytes travel.
  *
  * The sizes of answers are written down here a second time, not taken from the engine's table of opcodes: the
@@ -9256,8 +9606,8 @@ static inline struct fuse_in_header *mf__vk_header(const uint8_t *msg)
 
 enum mf__vk_where {
     MF__VK_NOWHERE, /* answered, or not queued yet */
-    MF__VK_PENDING, /* in the queue that all channels share */
-    MF__VK_HELD     /* read by `holder` and not answered */
+    MF__VK_PENDING, /* in the queue that all channels share, or in that of a CPU */
+    MF__VK_HELD     /* read by `holder`, or in the hands of who has its ring entry, and not answered */
 };
 
 /* A request. It lives until it is nowhere and no client owns it. */
@@ -9267,6 +9617,7 @@ struct mf__vk_req {
     struct mf__vk_link known; /* every request that is not freed */
     pthread_cond_t done;
     struct mf__vk_chan *holder;
+    struct mf__vk_entry *entry;
     uint64_t id; /* even; what is on the wire may have the bit of a request sent again */
     uint32_t opcode;
     uint32_t out_least; /* bytes of a success answer */
@@ -9293,6 +9644,57 @@ struct mf__vk_chan {
     bool open;
     uint64_t reads;
     uint64_t kicks; /* wake-ups that no receive has consumed */
+};
+
+/* ---- requests over io_uring ---------------------------------------------------------------------- */
+
+/* A thread that gave commands: with its end the entries that it armed are lost. */
+struct mf__vk_task {
+    _Atomic uint32_t refs;
+    _Atomic bool dead;
+};
+
+struct mf__vk_uring;
+
+/* An entry that was registered. It is idle, or holds a request that is in the filesystem's hands. */
+struct mf__vk_entry {
+    struct mf__vk_link at; /* idle or busy of its queue */
+    struct mf__vk_queue *queue;
+    struct mf__vk_uring *ring; /* where its last command came from: it completes there */
+    struct mf__vk_task *task;
+    struct mf__vk_req *req;
+    uint64_t user_data;
+    struct fuse_uring_req_header *head;
+    uint8_t *payload; /* NULL: a piece of the queue's pool */
+    uint8_t *piece;   /* where the payload in hand lies */
+};
+
+struct mf__vk_queue {
+    struct mf__vk_link idle; /* last in first out */
+    struct mf__vk_link busy;
+    struct mf__vk_link pending;
+    uint64_t delivered;
+    uint32_t most_busy; /* at once, ever */
+    uint8_t *pool;      /* 7.46 */
+    uint32_t pieces;
+    uint32_t next_piece;
+    uint64_t taken[4]; /* bits of the pieces in use */
+};
+
+/* One io_uring instance. */
+struct mf__vk_uring {
+    struct mf__vk_link all;
+    struct mf_vkernel *vk;
+    struct mf__vk_chan *file; /* fixed file 0 */
+    pthread_cond_t posted;
+    int fd;
+    bool open;
+    uint32_t users; /* threads that wait in it */
+    uint32_t flags, sq_entries, cq_entries;
+    struct mf__region maps, sqes;
+    uint8_t *mapped, *mapped_sqes; /* NULL: not, or no longer */
+    uint32_t tail;                 /* of the completions: ours to say */
+    struct mf__vk_link overflow;
 };
 
 struct mf__vk_forget {
@@ -9333,6 +9735,22 @@ struct mf_vkernel {
     uint64_t flags;
     uint32_t max_write;
     uint32_t max_pages;
+
+    struct mf__vk_queue *queues; /* of the possible CPUs */
+    struct mf__vk_link urings;
+    const struct mf__uring_sys *uring_sys; /* NULL: not offered */
+    int next_fd;
+    int32_t cpu; /* where clients run; -1 = on each in turn */
+    uint32_t next_cpu;
+    uint32_t max_payload;
+    bool uring_wanted; /* agreed upon and not refused since: requests wait for the queues */
+    bool uring_ready;  /* requests go to the queues */
+    struct mf__vk_fault {
+        uint32_t op;    /* FUSE_IO_URING_CMD_* */
+        uint32_t skip;  /* that many go well first */
+        uint32_t count; /* then so many fail */
+        int error;
+    } fault; /* tests */
 
     uint64_t bad_replies;
     uint64_t notified[MF__VK_NOTIFY_CODES]; /* accepted, by code */
@@ -9375,6 +9793,10 @@ void mf__vk_disconnect(struct mf_vkernel *vk);
 /* What write(2) does. 0 or -errno. */
 int mf__vk_write(struct mf__vk_chan *ch, const struct iovec *iov, int n);
 
+/* An answer to a request, wherever it is held. 0; -EINVAL: of a wrong size, and the caller gets EIO; -ENOMEM. */
+int mf__vk_answer(struct mf_vkernel *vk, struct mf__vk_req *req, const struct iovec *iov, int n, size_t body,
+                  int error);
+
 size_t mf__vk_iov_len(const struct iovec *iov, int n);
 /* Bytes [skip, skip + len) of the pieces; returns how many there were. */
 size_t mf__vk_gather(void *dst, size_t skip, size_t len, const struct iovec *iov, int n);
@@ -9383,9 +9805,54 @@ size_t mf__vk_gather(void *dst, size_t skip, size_t len, const struct iovec *iov
 
 int mf__vk_notify(struct mf_vkernel *vk, int32_t code, const struct iovec *iov, int n);
 
-/* ---- vkernel.c ---------------------------------------------------------------------------------- */
+/* ---- uring.c ------------------------------------------------------------------------------------ */
+
+int mf__vk_queues_new(struct mf_vkernel *vk);
+void mf__vk_queues_free(struct mf_vkernel *vk);
+/* The answer to INIT was adopted. */
+void mf__vk_uring_agreed(struct mf_vkernel *vk);
+/* Does this request travel over io_uring now? */
+bool mf__vk_takes_ring(const struct mf_vkernel *vk, const struct mf__vk_req *req);
+void mf__vk_queue_on_cpu(struct mf_vkernel *vk, struct mf__vk_req *req);
+/* Requests queued or in hand. */
+uint64_t mf__vk_ring_count(const struct mf_vkernel *vk);
+/* The connection is gone: requests fail, entries come back. */
+void mf__vk_uring_disconnect(struct mf_vkernel *vk);
+/* Carry out a submission. `task` is whose. */
+void mf__vk_command(struct mf__vk_uring *u, const struct mf__sqe *sqe, struct mf__vk_task *task);
+/* A ring is gone, and its idle entries with it. */
+void mf__vk_drop_entries(struct mf__vk_uring *u);
+
+/* ---- calls.c ------------------------------------------------------------------------------------ */
+
+extern const struct mf__uring_sys mf__vk_calls;
 
 /* Called by the rules. */
+void mf__vk_post_cqe(struct mf__vk_uring *u, uint64_t user_data, int32_t res);
+void mf__vk_task_put(struct mf__vk_task *task);
+
+/* For tests. The system calls of the io_uring that it offers, NULL: none. Others may be put in their place. */
+const struct mf__uring_sys *mf__vk_uring(struct mf_vkernel *vk);
+void mf__vk_set_uring(struct mf_vkernel *vk, const struct mf__uring_sys *sys);
+/* Where clients run from now on; -1 = on each CPU in turn. */
+void mf__vk_set_cpu(struct mf_vkernel *vk, int32_t cpu);
+/* Let commands fail. */
+void mf__vk_set_fault(struct mf_vkernel *vk, const struct mf__vk_fault *fault);
+/* Of a queue: requests delivered, entries idle now, most entries busy at once. */
+struct mf__vk_queue_info {
+    uint64_t delivered;
+    uint32_t idle, busy, pending, most_busy;
+};
+struct mf__vk_queue_info mf__vk_queue_look(struct mf_vkernel *vk, uint32_t queue);
+/* Instances of io_uring that are not released; whether requests travel over them. */
+uint32_t mf__vk_urings(struct mf_vkernel *vk);
+bool mf__vk_uring_is_ready(struct mf_vkernel *vk);
+
+/* ---- vkernel.c ---------------------------------------------------------------------------------- */
+
+/* Called by the rules. A descriptor that io_uring holds keeps the connection alive. */
+void mf__vk_chan_hold(struct mf__vk_chan *ch);
+void mf__vk_chan_drop(struct mf__vk_chan *ch); /* not the kernel itself: whoever drops has it alive */
 void mf__vk_wake_reader(struct mf_vkernel *vk);
 void mf__vk_wake_readers(struct mf_vkernel *vk);
 void mf__vk_wake_clients(struct mf_vkernel *vk);
@@ -9651,6 +10118,16 @@ int mf__memory_channel(struct mf_vkernel *vk, struct mf__channel **out)
 {
     return make_channel(vk, NULL, out);
 }
+
+const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kernel)
+{
+    struct mf__vk_chan *impl = ch->impl;
+
+    if (ch->ops != &memory_transport)
+        return NULL;
+    *kernel = impl->vk;
+    return mf__vk_uring(impl->vk);
+}
 #undef HEADER_SIZE
 #undef PIECES
 
@@ -9666,114 +10143,80 @@ int mf__memory_channel(struct mf_vkernel *vk, struct mf__channel **out)
  * each answer that it gives moves an entry over to it. (What a blocked system call sees of it is a restart, or
  * EINTR where signal(7) says that it is never restarted, as for epoll_wait(2).)
  *
- * Several threads submit, so the submission side has a lock. Completions are claimed one by one with a
+ * Several threads submit, so the submission side has a lock. Under it commands are submitted at once or taken
+ * back: between two holders the submission queue is empty. Completions are claimed one by one with a
  * compare-and-swap on the ring's head: a thread never holds one that it is not about to handle.
  *
  * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
- * an entry that it had armed would fail its next request.
+ * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory
+ * for: it waits in the same list.
+ *
+ * The mount is ready for rings when the last queue gets its first entry, and at once all those come who have waited
+ * for it. What finds that queue's only entry taken waits for a commit there: an entry that is registered later does not
+ * look at it. Were the first one's handler to wait, too, nothing would go on. So one queue is the last, that of the
+ * first ring: it is registered when all other entries are, and all of it in one call.
  */
 
-/* core/wire/uring.h */
-/* SPDX-License-Identifier: MIT */
-/*
- * uring.h - the part of the io_uring system calls that the ring transport uses, as numbers and offsets: an
- * extension module must build where the system's headers are older than its kernel.
- */
-#ifndef MF_WIRE_URING_H
-#define MF_WIRE_URING_H
 
 
-#define MF__SYS_IO_URING_SETUP 425 /* the same on every architecture */
-#define MF__SYS_IO_URING_ENTER 426
-#define MF__SYS_IO_URING_REGISTER 427
+#define WAKE_DATA UINT64_MAX       /* user_data of the NOP that wakes */
+#define POOL_DATA (UINT64_MAX - 1) /* of the command that tells a pool */
+#define BODY_SLACK 65536u          /* for an answer that is built beside the request's payload */
+#define SUBMISSIONS 8u             /* commits are submitted as they come, so the queue stays short */
+#define NAP_NS 1000000             /* before what failed for want of memory is tried again */
+#define TRIES 100u
 
-#define MF__URING_SETUP_CQSIZE (1u << 3)
-#define MF__URING_SETUP_SQE128 (1u << 10)
-#define MF__URING_ENTER_GETEVENTS 1u
-#define MF__URING_REGISTER_FILES 2u
-#define MF__URING_OP_NOP 0u
-#define MF__URING_OP_URING_CMD 46u
-#define MF__URING_FIXED_FILE 1u /* sqe.flags */
-#define MF__URING_OFF_SQES 0x10000000
-
-#define MF__SQE_SIZE 128u
-#define MF__CQE_SIZE 16u
-
-/* A 128-byte submission entry for IORING_OP_URING_CMD, as far as it is used. */
-struct mf__sqe {
-    uint8_t opcode;
-    uint8_t flags;
-    uint16_t ioprio;
-    int32_t fd; /* or the index of a fixed file */
-    uint32_t cmd_op;
-    uint32_t pad1;
-    uint64_t addr;
-    uint32_t len;
-    uint32_t cmd_flags;
-    uint64_t user_data;
-    uint64_t pad2;
-    uint8_t cmd[80];
-};
-_Static_assert(sizeof(struct mf__sqe) == MF__SQE_SIZE, "sqe");
-
-struct mf__cqe {
-    uint64_t user_data;
-    int32_t res;
-    uint32_t flags;
-};
-_Static_assert(sizeof(struct mf__cqe) == MF__CQE_SIZE, "cqe");
-
-struct mf__uring_offsets {
-    uint32_t head, tail, ring_mask, ring_entries;
-    uint32_t a, b, c, d; /* submission: flags, dropped, array; completion: overflow, cqes, flags */
-    uint64_t user_addr;
-};
-
-struct mf__uring_params {
-    uint32_t sq_entries, cq_entries, flags, sq_thread_cpu, sq_thread_idle, features, wq_fd, resv[3];
-    struct mf__uring_offsets sq; /* c = array */
-    struct mf__uring_offsets cq; /* b = cqes */
-};
-_Static_assert(sizeof(struct mf__uring_params) == 120, "io_uring_params");
-
+#ifdef __SANITIZE_THREAD__
+/* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
+void __tsan_acquire(void *addr);
+void __tsan_release(void *addr);
+#define HAND_OVER(r) __tsan_release(r)
+#define TAKE_OVER(r) __tsan_acquire(r)
+#else
+#define HAND_OVER(r) ((void)(r))
+#define TAKE_OVER(r) ((void)(r))
 #endif
-
-#if defined(__linux__) && !defined(MF_NO_LINUX)
-#include <pthread.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-
-#define WAKE_DATA UINT64_MAX /* user_data of the NOP that wakes */
-#define BODY_SLACK 65536u    /* for an answer that is built beside the request's payload */
 
 struct entry {
     struct fuse_uring_req_header *head;
-    uint8_t *payload;
+    uint8_t *payload;    /* its own buffer */
+    uint8_t *at;         /* where the payload of the request in hand lies, and its answer's is expected */
     struct iovec iov[2]; /* the kernel remembers what it points to, not the array itself */
     uint32_t queue;
-    uint32_t next_commit; /* list of answers that foreign threads laid: index + 1 */
-    uint64_t commit_id;
+    uint32_t next_commit; /* list of answers that wait to be committed: index + 1 */
+    uint64_t commit_id;   /* of the request in hand or the last one; 0: never had any */
 };
 
 struct ring {
     struct mf__channel ch;
     struct mf__ring_opts opts;
+    const struct mf__uring_sys *sys;
     int fd;
     uint8_t *maps;
     size_t maps_size;
     struct mf__sqe *sqes;
     size_t sqes_size;
-    _Atomic uint32_t *sq_tail, *cq_head, *cq_tail;
+    _Atomic uint32_t *sq_head, *sq_tail, *cq_head, *cq_tail;
     uint32_t *sq_array;
     uint32_t sq_mask, cq_mask;
     struct mf__cqe *cqes;
-    struct entry *entries;
+    struct entry *entries;   /* first entries of all queues, second ones of all queues, ... */
+    _Atomic uint32_t *alive; /* per queue: entries that were not refused */
+    uint32_t queue_count;
     uint32_t count;
-    struct mf__region headers, payloads;
+    struct mf__region headers, payloads, pools;
     size_t payload_room;
     pthread_mutex_t submit;
-    _Atomic uint32_t foreign; /* first of the answers that wait for a reader's commit: index + 1 */
-    _Atomic int state;        /* 0 nothing registered, 1 registered, negative: refused */
+    uint32_t queued;          /* commands that are about to be submitted; under the lock, like these: */
+    uint32_t taken;           /* of the last submission */
+    uint32_t failures;        /* to register, for want of memory */
+    bool attached;            /* the device is our fixed file */
+    uint32_t armed;           /* entries whose first command is out */
+    uint32_t submissions;     /* at once */
+    _Atomic uint32_t missing; /* rings that must be registered before our last queue */
+    _Atomic uint32_t held;    /* answers among those that wait which a reader kept back for a batch */
+    _Atomic uint32_t waiting; /* first of the answers that wait for a reader's commit: index + 1 */
+    _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
     _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
     _Atomic bool shut;
 };
@@ -9783,28 +10226,30 @@ static struct ring *ring_of(struct mf__channel *ch)
     return MF__CONTAINER_OF(ch, struct ring, ch);
 }
 
-static int sys_setup(uint32_t entries, struct mf__uring_params *p)
+static bool passing(int error)
 {
-    long rc = syscall(MF__SYS_IO_URING_SETUP, entries, p);
-
-    return rc < 0 ? -errno : (int)rc;
+    return error == -EAGAIN || error == -EBUSY || error == -ENOMEM;
 }
 
-static int sys_enter(int fd, uint32_t transport_ring_submit, uint32_t wait, uint32_t flags)
+static void nap(void)
 {
-    long rc = syscall(MF__SYS_IO_URING_ENTER, fd, transport_ring_submit, wait, flags, NULL, 0);
+    const struct timespec time = { .tv_nsec = NAP_NS };
 
-    return rc < 0 ? -errno : (int)rc;
+    nanosleep(&time, NULL);
 }
 
-/* ---- what the system offers ------------------------------------------------------------------------ */
+/* ---- the system ------------------------------------------------------------------------------------ */
 
-uint32_t mf__ring_queues(void)
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+#include <sys/syscall.h>
+
+static uint32_t system_queues(void *kernel)
 {
     FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
     unsigned first = 0, last = 0;
     int n;
 
+    (void)kernel;
     if (!file)
         return 0;
     n = fscanf(file, "%u-%u", &first, &last);
@@ -9814,121 +10259,406 @@ uint32_t mf__ring_queues(void)
     return n < 1 || first != 0 ? 0 : last + 1;
 }
 
-int mf__ring_probe(char *reason, size_t room)
+static int system_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
+{
+    long rc = syscall(MF__SYS_IO_URING_SETUP, entries, p);
+
+    (void)kernel;
+    return rc < 0 ? -errno : (int)rc;
+}
+
+static int system_enter(void *kernel, int fd, uint32_t transport_ring_submit, uint32_t wait, uint32_t flags)
+{
+    long rc = syscall(MF__SYS_IO_URING_ENTER, fd, transport_ring_submit, wait, flags, NULL, 0);
+
+    (void)kernel;
+    return rc < 0 ? -errno : (int)rc;
+}
+
+static int system_attach(void *kernel, int fd, struct mf__channel *device)
+{
+    int32_t file = device->fd;
+
+    (void)kernel;
+    return syscall(MF__SYS_IO_URING_REGISTER, fd, MF__URING_REGISTER_FILES, &file, 1) < 0 ? -errno : 0;
+}
+
+static int system_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
+{
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
+
+    (void)kernel;
+    if (base == MAP_FAILED)
+        return -errno;
+    /* A child that does not exec would keep the ring, and with it the mount, alive. */
+    madvise(base, size, MADV_DONTFORK);
+    *out = base;
+    return 0;
+}
+
+static void keep_from_children(const struct mf__region *region)
+{
+    /* A forked child must not share pages that the kernel writes to: they would be copied under its feet. */
+    if (region->base)
+        madvise(region->base, region->size, MADV_DONTFORK);
+}
+
+#else
+
+static uint32_t system_queues(void *kernel)
+{
+    (void)kernel;
+    return 0;
+}
+
+static int system_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
+{
+    (void)kernel;
+    (void)entries;
+    (void)p;
+    return -ENOSYS;
+}
+
+static int system_enter(void *kernel, int fd, uint32_t transport_ring_submit, uint32_t wait, uint32_t flags)
+{
+    (void)kernel;
+    (void)fd;
+    (void)transport_ring_submit;
+    (void)wait;
+    (void)flags;
+    return -ENOSYS;
+}
+
+static int system_attach(void *kernel, int fd, struct mf__channel *device)
+{
+    (void)kernel;
+    (void)fd;
+    (void)device;
+    return -ENOSYS;
+}
+
+static int system_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
+{
+    (void)kernel;
+    (void)fd;
+    (void)size;
+    (void)offset;
+    (void)out;
+    return -ENOSYS;
+}
+
+static void keep_from_children(const struct mf__region *region)
+{
+    (void)region;
+}
+
+#endif
+
+static void system_unmap(void *kernel, void *base, size_t size)
+{
+    (void)kernel;
+    munmap(base, size);
+}
+
+static void system_close(void *kernel, int fd)
+{
+    (void)kernel;
+    close(fd);
+}
+
+static bool system_over(void *kernel, struct mf__channel *device)
+{
+    struct pollfd p = { .fd = device->fd };
+
+    (void)kernel;
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
+const struct mf__uring_sys mf__uring_system = {
+    .queues = system_queues,
+    .setup = system_setup,
+    .enter = system_enter,
+    .attach = system_attach,
+    .map = system_map,
+    .unmap = system_unmap,
+    .close = system_close,
+    .over = system_over,
+};
+
+int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, size_t room)
 {
     struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 };
-    int fd = sys_setup(4, &p);
+    int fd = sys->setup(kernel, SUBMISSIONS, &p);
 
     if (fd < 0) {
         snprintf(reason, room, "io_uring_setup is refused here: %s", mf__strerror(-fd));
         return fd;
     }
-    close(fd);
-    if (mf__ring_queues() == 0) {
+    sys->close(kernel, fd);
+    if (sys->queues(kernel) == 0) {
         snprintf(reason, room, "the number of possible CPUs is not known");
         return -ENOTSUP;
     }
     return 0;
 }
 
-/* ---- submission ------------------------------------------------------------------------------------ */
+/* ---- submission: all with the lock held ------------------------------------------------------------ */
 
-/* The next free submission entry, cleared. The caller holds the lock; each entry is submitted at once. */
-static struct mf__sqe *next_sqe(struct ring *r, uint32_t *tail)
+/* The next submission entry, cleared. */
+static struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
 {
-    struct mf__sqe *sqe;
-    uint32_t i;
+    uint32_t i = (atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued++) & r->sq_mask;
+    struct mf__sqe *sqe = &r->sqes[i];
 
-    *tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
-    i = *tail & r->sq_mask;
-    sqe = &r->sqes[i];
     memset(sqe, 0, sizeof(*sqe));
+    sqe->opcode = opcode;
+    sqe->user_data = user_data;
     r->sq_array[i] = i;
     return sqe;
 }
 
-static void push_command(struct ring *r, uint32_t index, uint32_t op)
+static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
+{
+    struct mf__sqe *sqe = next_sqe(r, MF__URING_OP_URING_CMD, user_data);
+
+    sqe->flags = MF__URING_FIXED_FILE;
+    sqe->cmd_op = op;
+    return sqe;
+}
+
+/* Take back what the kernel did not take of the commands that began at `tail`: later nobody would know of it. */
+static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
+{
+    uint32_t head = atomic_load_explicit(r->sq_head, memory_order_acquire);
+
+    r->taken = head - tail;
+    if (r->taken == n)
+        return 0;
+    atomic_store_explicit(r->sq_tail, head, memory_order_relaxed);
+    return rc < 0 ? rc : -EAGAIN;
+}
+
+/* Submit what next_sqe() gave. 0, or an error: then only the first r->taken of them are out. */
+static int transport_ring_submit(struct ring *r)
+{
+    uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
+    uint32_t n = r->queued;
+    int rc;
+
+    r->queued = 0;
+    r->taken = n;
+    atomic_store_explicit(r->sq_tail, tail + n, memory_order_release);
+    HAND_OVER(r);
+    do {
+        rc = r->sys->enter(r->opts.kernel, r->fd, n, 0, 0);
+    } while (rc == -EINTR && atomic_load_explicit(r->sq_head, memory_order_acquire) == tail);
+    return rc == (int)n ? 0 : settle_submission(r, tail, n, rc);
+}
+
+static void next_register(struct ring *r, uint32_t index)
 {
     struct entry *e = &r->entries[index];
     struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue };
-    uint32_t tail;
-    struct mf__sqe *sqe = next_sqe(r, &tail);
+    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_REGISTER, index);
 
-    sqe->opcode = MF__URING_OP_URING_CMD;
-    sqe->flags = MF__URING_FIXED_FILE;
-    sqe->fd = 0;
-    sqe->cmd_op = op;
-    sqe->user_data = index;
-    if (op == FUSE_IO_URING_CMD_REGISTER) {
-        sqe->addr = (uintptr_t)e->iov;
-        sqe->len = 2;
-    } else {
-        cmd.commit_id = e->commit_id;
-    }
+    sqe->addr = (uintptr_t)e->iov;
+    sqe->len = 2;
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
-    atomic_store_explicit(r->sq_tail, tail + 1, memory_order_release);
 }
 
-static int transport_ring_submit(struct ring *r, uint32_t n)
+static void next_commit(struct ring *r, uint32_t index)
 {
+    struct entry *e = &r->entries[index];
+    struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue, .commit_id = e->commit_id };
+    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_COMMIT_AND_FETCH, index);
+
+    memcpy(sqe->cmd, &cmd, sizeof(cmd));
+}
+
+static int submit_pool(struct ring *r, uint32_t n)
+{
+    const struct entry *e = &r->entries[n * r->opts.depth];
+    size_t size = (size_t)r->opts.depth * r->opts.max_payload;
+    struct mf__fuse_bufpool pool = { .address = (uintptr_t)r->pools.base + n * size,
+                                     .length = (uint32_t)size,
+                                     .queue = (uint16_t)e->queue };
+    struct mf__sqe *sqe = next_command(r, MF__FUSE_ADD_BUFPOOL, POOL_DATA);
+
+    memcpy(sqe->cmd, &pool, sizeof(pool));
+    return transport_ring_submit(r);
+}
+
+static bool anything_completed(struct ring *r)
+{
+    return atomic_load_explicit(r->cq_head, memory_order_relaxed) !=
+           atomic_load_explicit(r->cq_tail, memory_order_acquire);
+}
+
+/* Only the last queue is not registered. */
+static bool last_is_left(const struct ring *r)
+{
+    return r->armed + r->opts.depth == r->count;
+}
+
+/* The first one alone, since the kernel may refuse them all; then as many of a queue as go into one submission. */
+static int register_some(struct ring *r)
+{
+    uint32_t left = r->opts.depth - r->armed % r->opts.depth;
+    uint32_t n = left < r->submissions ? left : r->submissions;
     int rc;
 
-    do {
-        rc = sys_enter(r->fd, n, 0, 0);
-        if (rc > 0)
-            n -= (uint32_t)rc;
-    } while (n && (rc > 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY));
-    return rc < 0 ? rc : 0;
+    if (r->armed == 0 && !last_is_left(r))
+        n = 1;
+    for (uint32_t i = 0; i < n; i++)
+        next_register(r, r->armed + i);
+    rc = transport_ring_submit(r);
+    r->armed += r->taken;
+    return r->taken && passing(rc) ? 0 : rc; /* the rest may go better */
 }
 
+static void mark_registered(struct ring *r)
+{
+    int none = 0;
+
+    if (atomic_compare_exchange_strong(&r->state, &none, 1) && r->opts.last) {
+        struct ring *last = ring_of(r->opts.last);
+
+        if (atomic_fetch_sub(&last->missing, 1) == 1)
+            r->opts.last->ops->wake(r->opts.last);
+    }
+}
+
+/*
+ * Register what is left. It stops where something completed: that may be the refusal, and the receiver, who looks at
+ * it, comes back here; and where other rings come first.
+ */
+static int register_entries(struct ring *r)
+{
+    int rc = 0;
+
+    if (!r->attached)
+        rc = r->sys->attach(r->opts.kernel, r->fd, r->opts.device);
+    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->attached && i < r->queue_count; i++)
+        rc = submit_pool(r, i);
+    r->attached = r->attached || rc == 0;
+    while (rc == 0 && r->armed < r->count) {
+        if (last_is_left(r) && atomic_load(&r->missing))
+            return 0;
+        rc = register_some(r);
+        if (anything_completed(r))
+            break;
+    }
+    if (rc < 0 && r->armed + r->opts.depth > r->count) {
+        /* Each queue has an entry: serve with fewer. Those that were not armed are gone. */
+        atomic_fetch_add(&r->gone, r->count - r->armed);
+        r->armed = r->count;
+        rc = 0;
+    }
+    if (rc == 0 && r->armed == r->count)
+        mark_registered(r);
+    return rc;
+}
+
+/* ---- commits and wake-ups -------------------------------------------------------------------------- */
+
+static void let_wait(struct ring *r, uint32_t index)
+{
+    uint32_t head = atomic_load_explicit(&r->waiting, memory_order_relaxed);
+
+    do {
+        r->entries[index].next_commit = head;
+    } while (!atomic_compare_exchange_weak_explicit(&r->waiting, &head, index + 1, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+}
+
+/* 0; an error: the answer waits for the next receive, unless the ring is shut. */
 static int commit(struct ring *r, uint32_t index)
 {
     int rc = -ENODEV;
 
     pthread_mutex_lock(&r->submit);
     if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-        push_command(r, index, FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
-        rc = transport_ring_submit(r, 1);
+        next_commit(r, index);
+        rc = transport_ring_submit(r);
+        if (rc < 0)
+            let_wait(r, index);
     }
     pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+/* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
+static int commit_some(struct ring *r, uint32_t *next)
+{
+    uint32_t batch[SUBMISSIONS];
+    uint32_t n = 0;
+    int rc = -ENODEV;
+
+    pthread_mutex_lock(&r->submit);
+    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+        for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
+            batch[n] = *next - 1;
+            next_commit(r, batch[n]);
+        }
+        rc = transport_ring_submit(r);
+        for (uint32_t i = r->taken; i < n; i++)
+            let_wait(r, batch[i]);
+    }
+    pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+/* Commit the answers that wait, here, in a task that lives as long as the ring. */
+static int commit_waiting(struct ring *r)
+{
+    uint32_t next = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
+    int rc = 0;
+
+    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
+    while (next) {
+        uint32_t before = next;
+        int one = commit_some(r, &next);
+
+        if (one == -ENODEV && next == before)
+            return one;
+        if (one < 0)
+            rc = one;
+    }
     return rc;
 }
 
 static void ring_wake(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
-    uint32_t tail;
+    uint32_t tries = TRIES;
+    int rc;
 
-    pthread_mutex_lock(&r->submit);
-    if (!atomic_load(&r->shut)) {
-        struct mf__sqe *sqe = next_sqe(r, &tail);
-
-        sqe->opcode = MF__URING_OP_NOP;
-        sqe->user_data = WAKE_DATA;
-        atomic_store_explicit(r->sq_tail, tail + 1, memory_order_release);
-        transport_ring_submit(r, 1);
-    }
-    pthread_mutex_unlock(&r->submit);
-}
-
-static int register_entries(struct ring *r)
-{
-    int32_t file = r->opts.device;
-    int rc = 0;
-
-    if (syscall(MF__SYS_IO_URING_REGISTER, r->fd, MF__URING_REGISTER_FILES, &file, 1) < 0)
-        rc = -errno;
-    for (uint32_t i = 0; i < r->count && rc == 0; i++) {
-        push_command(r, i, FUSE_IO_URING_CMD_REGISTER);
-        rc = transport_ring_submit(r, 1);
-    }
-    atomic_store(&r->state, rc < 0 ? rc : 1);
-    return rc;
+    do {
+        rc = 0;
+        pthread_mutex_lock(&r->submit);
+        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+            next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
+            rc = transport_ring_submit(r);
+        }
+        pthread_mutex_unlock(&r->submit);
+        if (passing(rc))
+            nap();
+    } while (passing(rc) && --tries);
 }
 
 int mf__ring_state(struct mf__channel *ch)
 {
     return atomic_load(&ring_of(ch)->state);
+}
+
+void mf__ring_refuse(struct mf__channel *ch, int error)
+{
+    struct ring *r = ring_of(ch);
+    int state = atomic_load(&r->state);
+
+    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
+        continue;
+    ring_wake(ch);
 }
 
 /* ---- completions ----------------------------------------------------------------------------------- */
@@ -9938,71 +10668,223 @@ static bool claim_cqe(struct ring *r, struct mf__cqe *out)
     uint32_t head = atomic_load_explicit(r->cq_head, memory_order_acquire);
 
     for (;;) {
+        struct mf__cqe *cqe = &r->cqes[head & r->cq_mask];
+
         if (head == atomic_load_explicit(r->cq_tail, memory_order_acquire))
             return false;
-        *out = r->cqes[head & r->cq_mask];
+        /* Whoever comes second reads what the kernel may be writing anew: then the exchange fails. */
+        out->user_data = __atomic_load_n(&cqe->user_data, __ATOMIC_RELAXED);
+        out->res = __atomic_load_n(&cqe->res, __ATOMIC_RELAXED);
         if (atomic_compare_exchange_weak_explicit(r->cq_head, &head, head + 1, memory_order_acq_rel,
                                                   memory_order_acquire))
-            return true;
+            break;
     }
+    TAKE_OVER(r);
+    return true;
 }
 
-/* Answers that foreign threads have laid: commit them here, in a task that lives as long as the ring. */
-static void commit_foreign(struct ring *r)
+/*
+ * Where the payload of a request lies: in the entry's own buffer, or (7.46) in its queue's pool, at the offset that
+ * came with it. NULL: it lies nowhere.
+ */
+static uint8_t *payload_of(const struct ring *r, const struct entry *e)
 {
-    uint32_t next = atomic_exchange_explicit(&r->foreign, 0, memory_order_acquire);
+    size_t size = (size_t)r->opts.depth * r->opts.max_payload;
+    size_t offset = e->head->ring_ent_in_out.padding;
+    uint32_t n = (uint32_t)(e - r->entries) / r->opts.depth;
 
-    while (next) {
-        uint32_t index = next - 1;
-
-        next = r->entries[index].next_commit;
-        commit(r, index);
-    }
+    if (e->head->ring_ent_in_out.payload_sz > r->opts.max_payload)
+        return NULL;
+    if (!r->opts.pool)
+        return e->payload;
+    return offset > size - r->opts.max_payload ? NULL : r->pools.base + n * size + offset;
 }
 
-static void deliver(struct ring *r, uint32_t index, struct mf__io *io)
+static void transport_ring_deliver(struct ring *r, uint32_t index, struct mf__io *io)
 {
     struct entry *e = &r->entries[index];
-    size_t used = e->head->ring_ent_in_out.payload_sz;
-    size_t beside;
+    struct mf__msg *msg = &io->msg;
+    uint32_t used = e->head->ring_ent_in_out.payload_sz;
+    size_t beside = 0;
 
     e->commit_id = e->head->ring_ent_in_out.commit_id;
+    e->at = payload_of(r, e);
     io->entry = index;
     io->queue = e->queue;
     io->commit_id = e->commit_id;
-    if (used > r->opts.max_payload || mf__msg_from_ring(&io->msg, e->head, e->payload, used) < 0)
-        io->msg.hdr.opcode = 0;
-    /* An answer must not grow over names that a handler still reads; it moves to the front when it is sent. */
-    beside = used ? mf__round_up(used, MF__CACHE_LINE) : 0;
+    if (!e->at) { /* the header still says whom to answer */
+        e->at = e->payload;
+        used = 0;
+        (void)mf__msg_from_ring(msg, e->head, e->at, 0);
+        msg->hdr.opcode = 0;
+    } else if (mf__msg_from_ring(msg, e->head, e->at, used) < 0) {
+        msg->hdr.opcode = 0;
+    } else if (msg->args == e->head->op_in) {
+        /* The structure is no longer than the header's length allows: what follows in op_in is of older requests. */
+        size_t rest = msg->hdr.len < sizeof(msg->hdr) + used ? 0 : msg->hdr.len - sizeof(msg->hdr) - used;
+
+        if (msg->args_len > rest)
+            msg->args_len = (uint32_t)rest;
+    }
+    /* An answer must not grow over names that a handler still reads; it moves to its place when it is sent. */
+    if (e->at == e->payload && used)
+        beside = (size_t)mf__round_up(used, MF__CACHE_LINE);
     io->body = e->payload + beside;
     io->body_size = r->payload_room - beside;
 }
 
-/* 1: a request was delivered; 0: look again; -ENODEV: the last entry is gone. */
-static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *io)
+static bool is_end(int error)
+{
+    return error == -ENOTCONN || error == -ECONNABORTED || error == -ECANCELED;
+}
+
+/* The connection is gone, or at least this ring: what a receive says. */
+static int end_of(struct ring *r, struct mf__io *spare, struct mf__io **got)
+{
+    struct mf__channel *device = r->opts.device;
+    int rc = -ENODEV;
+
+    if (r->sys->over(r->opts.kernel, device))
+        rc = device->ops->receive(device, spare, got); /* it knows whether it was aborted */
+    return rc == -ECONNABORTED ? rc : -ENODEV;
+}
+
+static int entry_gone(struct ring *r, const struct mf__cqe *cqe, struct entry *e, struct mf__io *spare,
+                      struct mf__io **got)
+{
+    uint32_t n = (uint32_t)(e - r->entries) / r->opts.depth;
+    bool refused = !e->commit_id && !is_end(cqe->res);
+
+    if (refused && atomic_fetch_sub(&r->alive[n], 1) == 1) {
+        /* A queue without an entry: the mount never gets ready for rings. */
+        mf__ring_refuse(&r->ch, cqe->res);
+        if (r->opts.refused)
+            r->opts.refused(r->opts.user, cqe->res);
+        return -EINTR;
+    }
+    return atomic_fetch_add(&r->gone, 1) + 1 == r->count ? end_of(r, spare, got) : 0;
+}
+
+/* The kernel wants to have the command once more: the answer to INIT is not processed yet, or it was interrupted. */
+static int again(struct ring *r, uint32_t index)
+{
+    int rc;
+
+    if (r->entries[index].commit_id) {
+        rc = commit(r, index);
+        return passing(rc) ? 0 : rc;
+    }
+    do {
+        nap();
+        pthread_mutex_lock(&r->submit);
+        rc = -ENODEV;
+        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+            next_register(r, index);
+            rc = transport_ring_submit(r);
+        }
+        pthread_mutex_unlock(&r->submit);
+    } while (passing(rc));
+    return rc;
+}
+
+/* 1: a request was delivered; 0: look again; negative: what the receive returns. */
+static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
 {
     uint32_t index = (uint32_t)cqe->user_data;
 
     if (cqe->user_data == WAKE_DATA) {
-        commit_foreign(r);
+        if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
+            ring_wake(&r->ch); /* for the next one, who must leave, too */
         return -EINTR;
     }
+    if (cqe->user_data == POOL_DATA || index >= r->count)
+        return 0; /* where the pool was refused, so are its entries */
     if (cqe->res == 0) {
-        deliver(r, index, io);
+        transport_ring_deliver(r, index, spare);
         return 1;
     }
-    if (cqe->res == -EAGAIN || cqe->res == -EINTR) {
-        pthread_mutex_lock(&r->submit);
-        push_command(r, index, r->entries[index].commit_id ? FUSE_IO_URING_CMD_COMMIT_AND_FETCH
-                                                           : FUSE_IO_URING_CMD_REGISTER);
-        transport_ring_submit(r, 1);
-        pthread_mutex_unlock(&r->submit);
-        return 0;
+    if (cqe->res == -EAGAIN || cqe->res == -EINTR)
+        return again(r, index);
+    return entry_gone(r, cqe, &r->entries[index], spare, got);
+}
+
+static int go_on_registering(struct ring *r)
+{
+    bool later;
+    int rc;
+
+    pthread_mutex_lock(&r->submit);
+    rc = atomic_load(&r->state) == 0 ? register_entries(r) : 0;
+    later = passing(rc) && ++r->failures < TRIES;
+    pthread_mutex_unlock(&r->submit);
+    if (later) {
+        nap();
+        return -EINTR;
     }
-    /* Before the first request: the kernel took the mount back to the device. */
-    if (cqe->res != -ENOTCONN && cqe->res != -ECANCELED && !r->entries[index].commit_id)
-        atomic_store(&r->state, cqe->res);
-    return atomic_fetch_add(&r->gone, 1) + 1 == r->count ? -ENODEV : 0;
+    if (rc < 0) {
+        mf__ring_refuse(&r->ch, rc);
+        if (r->opts.refused)
+            r->opts.refused(r->opts.user, rc);
+    }
+    return rc;
+}
+
+/*
+ * May an answer wait for the next one, so that one system call submits both? The handler of the next request runs
+ * in between: only while handlers return at once, which the session says, and only if there is a next request.
+ */
+static bool may_hold(struct ring *r)
+{
+    return atomic_load_explicit(&r->ch.batch, memory_order_relaxed) &&
+           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
+}
+
+/* What is to be done before anything is waited for. */
+static int prepare(struct ring *r)
+{
+    int rc = 0;
+
+    if (atomic_load_explicit(&r->waiting, memory_order_relaxed) && !may_hold(r)) {
+        rc = commit_waiting(r);
+        if (passing(rc)) {
+            nap();
+            return -EINTR;
+        }
+    }
+    if (rc == 0 && atomic_load_explicit(&r->state, memory_order_relaxed) == 0)
+        rc = go_on_registering(r);
+    return rc;
+}
+
+/* Everything is registered, or must be by others first. */
+static bool may_wait(struct ring *r)
+{
+    return atomic_load_explicit(&r->state, memory_order_relaxed) == 1 ||
+           atomic_load_explicit(&r->missing, memory_order_relaxed);
+}
+
+static int await(struct ring *r)
+{
+    int rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
+
+    if (rc >= 0)
+        return 0;
+    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
+        return -ENODEV;
+    if (!passing(rc))
+        return rc;
+    nap();
+    return -EINTR;
+}
+
+/* The slot is free, yet what it was last filled with was never answered: a message that wants no answer. */
+static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
+{
+    if (spare->ch && spare->ch->ops == ch->ops) {
+        spare->own_thread = spare->ch == ch;
+        spare->ch->ops->send(spare->ch, spare, spare->msg.hdr.unique, 0, NULL, 0);
+    }
+    spare->commit_id = 0;
 }
 
 static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
@@ -10011,56 +10893,64 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
     struct mf__cqe cqe;
     int rc;
 
-    if (atomic_load_explicit(&r->state, memory_order_relaxed) == 0) {
-        pthread_mutex_lock(&r->submit);
-        rc = atomic_load(&r->state) == 0 ? register_entries(r) : 0;
-        pthread_mutex_unlock(&r->submit);
-        if (rc < 0)
-            return rc;
-    }
-    for (;;) {
-        while (!claim_cqe(r, &cqe)) {
-            if (atomic_load_explicit(&r->shut, memory_order_relaxed))
-                return -ENODEV;
-            rc = sys_enter(r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
-            if (rc < 0)
-                return rc == -EBADF ? -ENODEV : rc;
-        }
-        rc = completed(r, &cqe, spare);
-        if (rc < 0)
-            return rc;
-        if (rc > 0)
-            break;
-    }
-    *got = spare;
-    return 0;
+    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
+        return -ENODEV;
+    if (spare->commit_id)
+        give_back_unanswered(ch, spare);
+    do {
+        if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
+            return -EINTR;
+        rc = prepare(r);
+        if (rc == 0 && claim_cqe(r, &cqe))
+            rc = completed(r, &cqe, spare, got);
+        else if (rc == 0 && may_wait(r))
+            rc = await(r);
+    } while (rc == 0);
+    if (rc > 0)
+        *got = spare;
+    return rc > 0 ? 0 : rc;
 }
 
 /* ---- answers --------------------------------------------------------------------------------------- */
 
-/* Gather the body at the front of the entry's payload. */
-static size_t lay_body(struct entry *e, const struct iovec *iov, int n)
+/* Gather the body where the request's payload was. At most one piece lies in the entry's own memory. */
+static void lay_body(struct entry *e, const struct iovec *iov, int n)
 {
     size_t done = 0;
 
     for (int i = 0; i < n; i++) {
-        if (iov[i].iov_len && iov[i].iov_base != e->payload + done)
-            memmove(e->payload + done, iov[i].iov_base, iov[i].iov_len);
+        if (iov[i].iov_len && iov[i].iov_base != e->at + done)
+            memmove(e->at + done, iov[i].iov_base, iov[i].iov_len);
         done += iov[i].iov_len;
     }
-    return done;
 }
 
-static int give_to_reader(struct ring *r, uint32_t index)
+static size_t transport_ring_total_length(const struct iovec *iov, int n)
 {
-    uint32_t head = atomic_load_explicit(&r->foreign, memory_order_relaxed);
+    size_t sum = 0;
 
-    do {
-        r->entries[index].next_commit = head;
-    } while (!atomic_compare_exchange_weak_explicit(&r->foreign, &head, index + 1, memory_order_release,
-                                                    memory_order_relaxed));
+    for (int i = 0; i < n; i++)
+        sum += iov[i].iov_len < SIZE_MAX - sum ? iov[i].iov_len : SIZE_MAX - sum;
+    return sum;
+}
+
+static void give_to_reader(struct ring *r, uint32_t index)
+{
+    let_wait(r, index);
     ring_wake(&r->ch);
-    return 0;
+}
+
+static int commit_or_hold(struct ring *r, uint32_t index)
+{
+    if (may_hold(r)) {
+        atomic_fetch_add_explicit(&r->held, 1, memory_order_relaxed);
+        let_wait(r, index);
+        return 0;
+    }
+    if (!atomic_load_explicit(&r->waiting, memory_order_relaxed))
+        return commit(r, index);
+    let_wait(r, index);
+    return commit_waiting(r);
 }
 
 static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
@@ -10068,19 +10958,36 @@ static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique,
 {
     struct ring *r = ring_of(ch);
     struct entry *e = &r->entries[io->entry];
-    size_t body = lay_body(e, iov, n);
+    size_t body = transport_ring_total_length(iov, n);
+    int rc = 0;
 
+    if (!io->commit_id)
+        return -ENOENT; /* answered: the entry is the kernel's again */
+    io->commit_id = 0;
+    if (body > r->opts.max_payload) {
+        rc = -EINVAL; /* the kernel would not read as much */
+        error = -EIO;
+        body = 0;
+        n = 0;
+    }
+    lay_body(e, iov, n);
     mf__put_header(e->head->in_out, body, error, unique);
     e->head->ring_ent_in_out.payload_sz = (uint32_t)body;
-    return io->own_thread ? commit(r, io->entry) : give_to_reader(r, io->entry);
+    if (!io->own_thread) {
+        give_to_reader(r, io->entry);
+        return rc;
+    }
+    n = commit_or_hold(r, io->entry);
+    /* Where the system had no memory the answer goes out a little later. */
+    return n < 0 && !passing(n) ? n : rc;
 }
 
 /* Notifications and answers to INTERRUPT travel on the device, beside the ring. */
 static int ring_write_raw(struct mf__channel *ch, const void *msg, size_t len)
 {
-    ssize_t n = write(ring_of(ch)->opts.device, msg, len);
+    struct mf__channel *device = ring_of(ch)->opts.device;
 
-    return n < 0 ? -errno : 0;
+    return device->ops->write_raw(device, msg, len);
 }
 
 static int ring_clone(struct mf__channel *ch, struct mf__channel **out)
@@ -10092,30 +10999,43 @@ static int ring_clone(struct mf__channel *ch, struct mf__channel **out)
 
 /* ---- making and unmaking --------------------------------------------------------------------------- */
 
+static void ring_unmap(struct ring *r)
+{
+    void *kernel = r->opts.kernel;
+
+    /* All three: the kernel releases a ring only when descriptor and maps are gone. */
+    if (r->sqes)
+        r->sys->unmap(kernel, r->sqes, r->sqes_size);
+    if (r->maps)
+        r->sys->unmap(kernel, r->maps, r->maps_size);
+    r->sys->close(kernel, r->fd);
+}
+
 void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
     pthread_mutex_lock(&r->submit);
-    if (!atomic_exchange(&r->shut, true)) {
-        /* All three: the kernel releases a ring only when descriptor and maps are gone. */
-        munmap(r->sqes, r->sqes_size);
-        munmap(r->maps, r->maps_size);
-        close(r->fd);
-    }
+    if (!atomic_exchange(&r->shut, true))
+        ring_unmap(r);
     pthread_mutex_unlock(&r->submit);
+}
+
+static void ring_free(struct ring *r)
+{
+    mf__region_free(&r->pools);
+    mf__region_free(&r->payloads);
+    mf__region_free(&r->headers);
+    free(r->alive);
+    free(r->entries);
+    pthread_mutex_destroy(&r->submit);
+    free(r);
 }
 
 static void ring_close(struct mf__channel *ch)
 {
-    struct ring *r = ring_of(ch);
-
     mf__ring_shut(ch);
-    mf__region_free(&r->payloads);
-    mf__region_free(&r->headers);
-    free(r->entries);
-    pthread_mutex_destroy(&r->submit);
-    free(r);
+    ring_free(ring_of(ch));
 }
 
 static const struct mf__transport ring_transport = {
@@ -10133,20 +11053,20 @@ static int ring_map(struct ring *r, const struct mf__uring_params *p)
 {
     size_t sq_size = p->sq.c + p->sq_entries * sizeof(uint32_t);
     size_t cq_size = p->cq.b + p->cq_entries * sizeof(struct mf__cqe);
+    void *at;
+    int rc;
 
     r->maps_size = sq_size > cq_size ? sq_size : cq_size;
-    r->maps = mmap(NULL, r->maps_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, r->fd, 0);
-    if (r->maps == MAP_FAILED)
-        return -errno;
+    rc = r->sys->map(r->opts.kernel, r->fd, r->maps_size, 0, &at);
+    if (rc < 0)
+        return rc;
+    r->maps = at;
     r->sqes_size = p->sq_entries * sizeof(struct mf__sqe);
-    r->sqes = mmap(NULL, r->sqes_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, r->fd, MF__URING_OFF_SQES);
-    if (r->sqes == MAP_FAILED) {
-        munmap(r->maps, r->maps_size);
-        return -errno;
-    }
-    /* A child that does not exec would keep the ring, and with it the mount, alive. */
-    madvise(r->maps, r->maps_size, MADV_DONTFORK);
-    madvise(r->sqes, r->sqes_size, MADV_DONTFORK);
+    rc = r->sys->map(r->opts.kernel, r->fd, r->sqes_size, MF__URING_OFF_SQES, &at);
+    if (rc < 0)
+        return rc;
+    r->sqes = at;
+    r->sq_head = (void *)(r->maps + p->sq.head);
     r->sq_tail = (void *)(r->maps + p->sq.tail);
     r->sq_mask = *(uint32_t *)(void *)(r->maps + p->sq.ring_mask);
     r->sq_array = (void *)(r->maps + p->sq.c);
@@ -10160,52 +11080,60 @@ static int ring_map(struct ring *r, const struct mf__uring_params *p)
 static int ring_open(struct ring *r)
 {
     struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE,
-                                  .cq_entries = 2 * (r->count + 8) };
+                                  .cq_entries = 2 * (r->count + SUBMISSIONS) };
     int rc;
 
-    r->fd = sys_setup(8, &p); /* entries are submitted as they come, so the queue stays short */
+    r->submissions = !r->opts.last && r->opts.depth > SUBMISSIONS ? r->opts.depth : SUBMISSIONS;
+    r->fd = r->sys->setup(r->opts.kernel, r->submissions, &p);
     if (r->fd < 0)
         return r->fd;
     rc = ring_map(r, &p);
     if (rc < 0)
-        close(r->fd);
+        ring_unmap(r);
     return rc;
 }
 
 static void entry_init(struct ring *r, uint32_t i, uint32_t queue)
 {
     struct entry *e = &r->entries[i];
-    size_t head_room = mf__round_up(sizeof(*e->head), MF__CACHE_LINE);
+    size_t head_room = (size_t)mf__round_up(sizeof(*e->head), MF__CACHE_LINE);
 
     e->queue = queue;
     e->head = (void *)(r->headers.base + i * head_room);
     e->payload = r->payloads.base + i * r->payload_room;
     e->iov[0] = (struct iovec){ .iov_base = e->head, .iov_len = sizeof(*e->head) };
-    e->iov[1] = (struct iovec){ .iov_base = e->payload, .iov_len = r->opts.max_payload };
+    if (!r->opts.pool)
+        e->iov[1] = (struct iovec){ .iov_base = e->payload, .iov_len = r->opts.max_payload };
 }
 
 static int ring_memory(struct ring *r)
 {
-    uint32_t i = 0;
+    const struct mf__ring_opts *o = &r->opts;
     int rc;
 
-    for (uint32_t q = r->opts.first_queue; q < r->opts.queues; q += r->opts.step)
-        r->count += r->opts.depth;
-    r->payload_room = mf__round_up(r->opts.max_payload, MF__PAGE) + BODY_SLACK + MF__PAGE;
+    if (!o->step || o->first_queue >= o->queues || !o->depth)
+        return -EINVAL;
+    r->queue_count = (o->queues - o->first_queue + o->step - 1) / o->step;
+    r->count = r->queue_count * o->depth;
+    r->payload_room = (size_t)mf__round_up(o->max_payload, MF__PAGE) + BODY_SLACK + MF__PAGE;
     r->entries = calloc(r->count, sizeof(*r->entries));
-    if (!r->entries)
+    r->alive = calloc(r->queue_count, sizeof(*r->alive));
+    if (!r->entries || !r->alive)
         return -ENOMEM;
     rc = mf__region_new(&r->headers, r->count * mf__round_up(sizeof(struct fuse_uring_req_header), MF__CACHE_LINE));
     if (rc == 0)
         rc = mf__region_new(&r->payloads, r->count * r->payload_room);
+    if (rc == 0 && o->pool)
+        rc = mf__region_new(&r->pools, (size_t)r->count * o->max_payload);
     if (rc < 0)
         return rc;
-    /* A forked child must not share pages that the kernel writes to: they would be copied under its feet. */
-    madvise(r->headers.base, r->headers.size, MADV_DONTFORK);
-    madvise(r->payloads.base, r->payloads.size, MADV_DONTFORK);
-    for (uint32_t q = r->opts.first_queue; q < r->opts.queues; q += r->opts.step)
-        for (uint32_t d = 0; d < r->opts.depth; d++)
-            entry_init(r, i++, q);
+    keep_from_children(&r->headers);
+    keep_from_children(&r->payloads);
+    keep_from_children(&r->pools);
+    for (uint32_t i = 0; i < r->count; i++)
+        entry_init(r, i, o->first_queue + (r->queue_count - 1 - i / o->depth) * o->step);
+    for (uint32_t i = 0; i < r->queue_count; i++)
+        atomic_init(&r->alive[i], o->depth);
     return 0;
 }
 
@@ -10217,60 +11145,525 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     if (!r)
         return -ENOMEM;
     r->opts = *opts;
+    r->sys = opts->sys;
+    atomic_init(&r->missing, opts->others);
     pthread_mutex_init(&r->submit, NULL);
     rc = ring_memory(r);
     if (rc == 0)
         rc = ring_open(r);
     if (rc < 0) {
-        mf__region_free(&r->payloads);
-        mf__region_free(&r->headers);
-        free(r->entries);
-        pthread_mutex_destroy(&r->submit);
-        free(r);
+        ring_free(r);
         return rc;
     }
     r->ch.ops = &ring_transport;
     r->ch.index = opts->index;
-    r->ch.fd = r->fd;
+    r->ch.fd = r->sys == &mf__uring_system ? r->fd : -1; /* what a forked child closes */
     atomic_init(&r->ch.refs, 1);
     *out = &r->ch;
     return 0;
 }
+#undef BODY_SLACK
+#undef HAND_OVER
+#undef NAP_NS
+#undef POOL_DATA
+#undef SUBMISSIONS
+#undef TAKE_OVER
+#undef TRIES
+#undef WAKE_DATA
 
-#else
+/* ==== core/vkernel/calls.c ==== */
+/* SPDX-License-Identifier: MIT */
+/*
+ * calls.c - the system calls of io_uring over a virtual kernel: rings in memory, submissions carried out by the
+ * caller, and waiting for completions.
+ *
+ * The maps are memory of their own that is really gone when it is unmapped, and a ring lives until descriptor and maps
+ * are gone: who uses one too late, or forgets a map, is found out.
+ */
 
-uint32_t mf__ring_queues(void)
+
+#define MAX_ENTRIES 32768u
+
+/* The front of a ring's map. Offsets are told at setup; these are ours. */
+struct map {
+    _Atomic uint32_t sq_head, sq_tail;
+    uint32_t sq_mask, sq_entries;
+    _Atomic uint32_t cq_head, cq_tail;
+    uint32_t cq_mask, cq_entries;
+};
+
+struct late {
+    struct mf__vk_link at;
+    struct mf__cqe cqe;
+};
+
+static struct map *map_of(struct mf__vk_uring *u)
 {
+    return (void *)u->mapped;
+}
+
+static struct mf__cqe *cqes_of(struct mf__vk_uring *u)
+{
+    return (void *)(u->mapped + sizeof(struct map));
+}
+
+static uint32_t *array_of(struct mf__vk_uring *u)
+{
+    return (void *)(u->mapped + sizeof(struct map) + u->cq_entries * sizeof(struct mf__cqe));
+}
+
+/* ---- threads ------------------------------------------------------------------------------------ */
+
+static pthread_once_t task_once = PTHREAD_ONCE_INIT;
+static pthread_key_t task_key;
+
+void mf__vk_task_put(struct mf__vk_task *task)
+{
+    if (atomic_fetch_sub(&task->refs, 1) == 1)
+        free(task);
+}
+
+static void task_ends(void *arg)
+{
+    struct mf__vk_task *task = arg;
+
+    atomic_store(&task->dead, true);
+    mf__vk_task_put(task);
+}
+
+static void make_key(void)
+{
+    pthread_key_create(&task_key, task_ends);
+}
+
+static struct mf__vk_task *current_task(void)
+{
+    struct mf__vk_task *task;
+
+    pthread_once(&task_once, make_key);
+    task = pthread_getspecific(task_key);
+    if (task)
+        return task;
+    task = calloc(1, sizeof(*task));
+    if (!task)
+        return NULL;
+    atomic_init(&task->refs, 1);
+    if (pthread_setspecific(task_key, task) != 0) {
+        free(task);
+        return NULL;
+    }
+    return task;
+}
+
+/* ---- rings: all with the lock held -------------------------------------------------------------- */
+
+static struct mf__vk_uring *vkernel_calls_find(struct mf_vkernel *vk, int fd)
+{
+    for (struct mf__vk_link *l = vk->urings.next; l != &vk->urings; l = l->next) {
+        struct mf__vk_uring *u = MF__VK_OF(l, struct mf__vk_uring, all);
+
+        if (u->open && u->fd == fd)
+            return u;
+    }
+    return NULL;
+}
+
+static void drop_overflow(struct mf__vk_uring *u)
+{
+    while (!mf__vk_list_empty(&u->overflow)) {
+        struct late *late = MF__VK_OF(u->overflow.next, struct late, at);
+
+        mf__vk_list_del(&late->at);
+        free(late);
+    }
+}
+
+/* Once nobody has it any more. Its entries go before its file: the connection may end with that. */
+static void release_if_unused(struct mf__vk_uring *u)
+{
+    if (u->open || u->mapped || u->mapped_sqes || u->users)
+        return;
+    mf__vk_list_del(&u->all);
+    mf__vk_drop_entries(u);
+    drop_overflow(u);
+    if (u->file)
+        mf__vk_chan_drop(u->file);
+    mf__region_free(&u->maps);
+    mf__region_free(&u->sqes);
+    pthread_cond_destroy(&u->posted);
+    free(u);
+}
+
+static bool put_cqe(struct mf__vk_uring *u, uint64_t user_data, int32_t res)
+{
+    struct map *m = map_of(u);
+    struct mf__cqe *cqe;
+
+    if (u->tail - atomic_load_explicit(&m->cq_head, memory_order_acquire) == u->cq_entries)
+        return false;
+    cqe = &cqes_of(u)[u->tail & (u->cq_entries - 1)];
+    __atomic_store_n(&cqe->user_data, user_data, __ATOMIC_RELAXED);
+    __atomic_store_n(&cqe->res, res, __ATOMIC_RELAXED);
+    __atomic_store_n(&cqe->flags, 0, __ATOMIC_RELAXED);
+    atomic_store_explicit(&m->cq_tail, ++u->tail, memory_order_release);
+    return true;
+}
+
+static void flush_overflow(struct mf__vk_uring *u)
+{
+    while (!mf__vk_list_empty(&u->overflow)) {
+        struct late *late = MF__VK_OF(u->overflow.next, struct late, at);
+
+        if (!put_cqe(u, late->cqe.user_data, late->cqe.res))
+            return;
+        mf__vk_list_del(&late->at);
+        free(late);
+    }
+}
+
+void mf__vk_post_cqe(struct mf__vk_uring *u, uint64_t user_data, int32_t res)
+{
+    struct late *late;
+
+    if (!u || !u->mapped)
+        return;
+    if (mf__vk_list_empty(&u->overflow) && put_cqe(u, user_data, res)) {
+        pthread_cond_broadcast(&u->posted);
+        return;
+    }
+    late = calloc(1, sizeof(*late));
+    if (!late)
+        return;
+    late->cqe = (struct mf__cqe){ .user_data = user_data, .res = res };
+    mf__vk_list_add(&late->at, &u->overflow);
+    pthread_cond_broadcast(&u->posted);
+}
+
+static uint32_t power_of_two(uint32_t n)
+{
+    uint32_t p = 1;
+
+    while (p < n)
+        p *= 2;
+    return p;
+}
+
+/* ---- the calls ---------------------------------------------------------------------------------- */
+
+static uint32_t call_queues(void *kernel)
+{
+    struct mf_vkernel *vk = kernel;
+
+    return vk->opts.queues;
+}
+
+static int make_maps(struct mf__vk_uring *u)
+{
+    size_t size = sizeof(struct map) + u->cq_entries * sizeof(struct mf__cqe) + u->sq_entries * sizeof(uint32_t);
+    struct map *m;
+    int rc = mf__region_new(&u->maps, size);
+
+    if (rc == 0)
+        rc = mf__region_new(&u->sqes, u->sq_entries * sizeof(struct mf__sqe));
+    if (rc < 0)
+        return rc;
+    m = (void *)u->maps.base;
+    m->sq_mask = u->sq_entries - 1;
+    m->sq_entries = u->sq_entries;
+    m->cq_mask = u->cq_entries - 1;
+    m->cq_entries = u->cq_entries;
     return 0;
 }
 
-int mf__ring_probe(char *reason, size_t room)
+static void tell_offsets(const struct mf__vk_uring *u, struct mf__uring_params *p)
 {
-    snprintf(reason, room, "this platform has no io_uring");
-    return -ENOTSUP;
+    p->sq_entries = u->sq_entries;
+    p->cq_entries = u->cq_entries;
+    p->sq.head = offsetof(struct map, sq_head);
+    p->sq.tail = offsetof(struct map, sq_tail);
+    p->sq.ring_mask = offsetof(struct map, sq_mask);
+    p->sq.ring_entries = offsetof(struct map, sq_entries);
+    p->sq.c = (uint32_t)(sizeof(struct map) + u->cq_entries * sizeof(struct mf__cqe));
+    p->cq.head = offsetof(struct map, cq_head);
+    p->cq.tail = offsetof(struct map, cq_tail);
+    p->cq.ring_mask = offsetof(struct map, cq_mask);
+    p->cq.ring_entries = offsetof(struct map, cq_entries);
+    p->cq.b = sizeof(struct map);
 }
 
-int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
+static int call_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
 {
-    (void)opts;
-    (void)out;
-    return -ENOTSUP;
+    struct mf_vkernel *vk = kernel;
+    struct mf__vk_uring *u;
+    int rc;
+
+    if (entries == 0 || entries > MAX_ENTRIES || ((p->flags & MF__URING_SETUP_CQSIZE) && p->cq_entries < entries))
+        return -EINVAL;
+    if ((p->flags & MF__URING_SETUP_CQSIZE) && p->cq_entries > 2 * MAX_ENTRIES)
+        return -EINVAL;
+    u = calloc(1, sizeof(*u));
+    if (!u)
+        return -ENOMEM;
+    u->vk = vk;
+    u->flags = p->flags;
+    u->sq_entries = power_of_two(entries);
+    u->cq_entries = power_of_two(p->flags & MF__URING_SETUP_CQSIZE ? p->cq_entries : 2 * entries);
+    rc = make_maps(u);
+    if (rc == 0 && pthread_cond_init(&u->posted, NULL) != 0)
+        rc = -ENOMEM;
+    if (rc < 0) {
+        mf__region_free(&u->maps);
+        mf__region_free(&u->sqes);
+        free(u);
+        return rc;
+    }
+    mf__vk_list_init(&u->overflow);
+    u->open = true;
+    tell_offsets(u, p);
+    pthread_mutex_lock(&vk->lock);
+    u->fd = vk->next_fd++;
+    mf__vk_list_add(&u->all, &vk->urings);
+    pthread_mutex_unlock(&vk->lock);
+    return u->fd;
 }
 
-int mf__ring_state(struct mf__channel *ch)
+static int call_attach(void *kernel, int fd, struct mf__channel *device)
 {
-    (void)ch;
-    return -ENOTSUP;
+    struct mf_vkernel *vk = kernel;
+    struct mf__vk_uring *u;
+    int rc = 0;
+
+    pthread_mutex_lock(&vk->lock);
+    u = vkernel_calls_find(vk, fd);
+    if (!u) {
+        rc = -EBADF;
+    } else if (u->file) {
+        rc = -EBUSY;
+    } else {
+        u->file = device->impl;
+        mf__vk_chan_hold(u->file);
+    }
+    pthread_mutex_unlock(&vk->lock);
+    return rc;
 }
 
-void mf__ring_shut(struct mf__channel *ch)
+static int call_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
 {
-    (void)ch;
+    struct mf_vkernel *vk = kernel;
+    struct mf__vk_uring *u;
+    int rc = -EINVAL;
+
+    pthread_mutex_lock(&vk->lock);
+    u = vkernel_calls_find(vk, fd);
+    if (!u) {
+        rc = -EBADF;
+    } else if (offset == 0 && size <= u->maps.size && !u->mapped) {
+        *out = u->mapped = u->maps.base;
+        rc = 0;
+    } else if (offset == MF__URING_OFF_SQES && size <= u->sqes.size && !u->mapped_sqes) {
+        *out = u->mapped_sqes = u->sqes.base;
+        rc = 0;
+    }
+    pthread_mutex_unlock(&vk->lock);
+    return rc;
 }
 
-#endif
-#undef BODY_SLACK
-#undef WAKE_DATA
+static void call_unmap(void *kernel, void *base, size_t size)
+{
+    struct mf_vkernel *vk = kernel;
+
+    (void)size;
+    pthread_mutex_lock(&vk->lock);
+    for (struct mf__vk_link *l = vk->urings.next; l != &vk->urings; l = l->next) {
+        struct mf__vk_uring *u = MF__VK_OF(l, struct mf__vk_uring, all);
+
+        if (base == u->mapped) {
+            u->mapped = NULL;
+            mf__region_free(&u->maps);
+        } else if (base == u->mapped_sqes) {
+            u->mapped_sqes = NULL;
+            mf__region_free(&u->sqes);
+        } else {
+            continue;
+        }
+        release_if_unused(u);
+        break;
+    }
+    pthread_mutex_unlock(&vk->lock);
+}
+
+static void call_close(void *kernel, int fd)
+{
+    struct mf_vkernel *vk = kernel;
+    struct mf__vk_uring *u;
+
+    pthread_mutex_lock(&vk->lock);
+    u = vkernel_calls_find(vk, fd);
+    if (u) {
+        u->open = false;
+        release_if_unused(u);
+    }
+    pthread_mutex_unlock(&vk->lock);
+}
+
+static bool call_over(void *kernel, struct mf__channel *device)
+{
+    struct mf_vkernel *vk = kernel;
+    bool over;
+
+    (void)device;
+    pthread_mutex_lock(&vk->lock);
+    over = !vk->connected;
+    pthread_mutex_unlock(&vk->lock);
+    return over;
+}
+
+static int consume(struct mf__vk_uring *u, uint32_t most)
+{
+    struct mf__vk_task *task = current_task();
+    struct map *m = map_of(u);
+    uint32_t head = atomic_load_explicit(&m->sq_head, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(&m->sq_tail, memory_order_acquire);
+    int n = 0;
+
+    if (!task)
+        return -EAGAIN;
+    while (n < (int)most && head != tail) {
+        uint32_t index = array_of(u)[head & (u->sq_entries - 1)];
+        struct mf__sqe sqe;
+
+        head++;
+        if (index >= u->sq_entries)
+            continue; /* dropped */
+        memcpy(&sqe, u->mapped_sqes + index * sizeof(sqe), sizeof(sqe));
+        mf__vk_command(u, &sqe, task);
+        n++;
+    }
+    atomic_store_explicit(&m->sq_head, head, memory_order_release);
+    return n;
+}
+
+/* Until so many completions are there that nobody had taken when it began. */
+static void wait_for_completions(struct mf__vk_uring *u, uint32_t n)
+{
+    uint32_t target = atomic_load_explicit(&map_of(u)->cq_head, memory_order_acquire) + n;
+
+    u->users++;
+    flush_overflow(u);
+    while (u->mapped && (int32_t)(u->tail - target) < 0) {
+        pthread_cond_wait(&u->posted, &u->vk->lock);
+        if (u->mapped)
+            flush_overflow(u);
+    }
+    u->users--;
+}
+
+static int call_enter(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags)
+{
+    struct mf_vkernel *vk = kernel;
+    struct mf__vk_uring *u;
+    int cancel, rc = 0;
+
+    /* Who is cancelled while he waits with the virtual kernel's lock would take it along. */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    pthread_mutex_lock(&vk->lock);
+    u = vkernel_calls_find(vk, fd);
+    if (!u)
+        rc = -EBADF;
+    else if (!u->mapped || !u->mapped_sqes)
+        rc = -EFAULT;
+    else if (submit)
+        rc = consume(u, submit);
+    if (rc >= 0 && (flags & MF__URING_ENTER_GETEVENTS)) {
+        wait_for_completions(u, wait);
+        release_if_unused(u);
+    }
+    pthread_mutex_unlock(&vk->lock);
+    pthread_setcancelstate(cancel, NULL);
+    return rc;
+}
+
+const struct mf__uring_sys mf__vk_calls = {
+    .queues = call_queues,
+    .setup = call_setup,
+    .enter = call_enter,
+    .attach = call_attach,
+    .map = call_map,
+    .unmap = call_unmap,
+    .close = call_close,
+    .over = call_over,
+};
+
+/* ---- for tests ---------------------------------------------------------------------------------- */
+
+const struct mf__uring_sys *mf__vk_uring(struct mf_vkernel *vk)
+{
+    return vk->uring_sys;
+}
+
+void mf__vk_set_uring(struct mf_vkernel *vk, const struct mf__uring_sys *sys)
+{
+    vk->uring_sys = sys;
+}
+
+void mf__vk_set_cpu(struct mf_vkernel *vk, int32_t cpu)
+{
+    pthread_mutex_lock(&vk->lock);
+    vk->cpu = cpu;
+    pthread_mutex_unlock(&vk->lock);
+}
+
+void mf__vk_set_fault(struct mf_vkernel *vk, const struct mf__vk_fault *fault)
+{
+    pthread_mutex_lock(&vk->lock);
+    vk->fault = *fault;
+    pthread_mutex_unlock(&vk->lock);
+}
+
+static uint32_t vkernel_calls_length_of(const struct mf__vk_link *head)
+{
+    uint32_t n = 0;
+
+    for (const struct mf__vk_link *l = head->next; l != head; l = l->next)
+        n++;
+    return n;
+}
+
+struct mf__vk_queue_info mf__vk_queue_look(struct mf_vkernel *vk, uint32_t queue)
+{
+    const struct mf__vk_queue *q = &vk->queues[queue];
+    struct mf__vk_queue_info info;
+
+    pthread_mutex_lock(&vk->lock);
+    info = (struct mf__vk_queue_info){ .delivered = q->delivered,
+                                       .idle = vkernel_calls_length_of(&q->idle),
+                                       .busy = vkernel_calls_length_of(&q->busy),
+                                       .pending = vkernel_calls_length_of(&q->pending),
+                                       .most_busy = q->most_busy };
+    pthread_mutex_unlock(&vk->lock);
+    return info;
+}
+
+uint32_t mf__vk_urings(struct mf_vkernel *vk)
+{
+    uint32_t n;
+
+    pthread_mutex_lock(&vk->lock);
+    n = vkernel_calls_length_of(&vk->urings);
+    pthread_mutex_unlock(&vk->lock);
+    return n;
+}
+
+bool mf__vk_uring_is_ready(struct mf_vkernel *vk)
+{
+    bool ready;
+
+    pthread_mutex_lock(&vk->lock);
+    ready = vk->uring_ready;
+    pthread_mutex_unlock(&vk->lock);
+    return ready;
+}
+#undef MAX_ENTRIES
 
 /* ==== core/vkernel/client.c ==== */
 /* SPDX-License-Identifier: MIT */
@@ -11868,6 +13261,9 @@ void mf__vk_finish(struct mf_vkernel *vk, struct mf__vk_req *req, int error)
     mf__vk_list_del(&req->intr);
     req->where = MF__VK_NOWHERE;
     req->holder = NULL;
+    if (req->entry)
+        req->entry->req = NULL;
+    req->entry = NULL;
     req->answered = true;
     req->error = error;
     if (req->opcode == FUSE_INIT && !vk->initialized) {
@@ -11904,8 +13300,12 @@ void mf__vk_enqueue(struct mf_vkernel *vk, struct mf__vk_req *req)
     if (mf__vk_header(req->msg)->unique == 0)
         mf__vk_header(req->msg)->unique = req->id;
     req->where = MF__VK_PENDING;
-    mf__vk_list_add(&req->at, &vk->pending);
     mf__vk_list_add(&req->known, &vk->known);
+    if (mf__vk_takes_ring(vk, req)) {
+        mf__vk_queue_on_cpu(vk, req);
+        return;
+    }
+    mf__vk_list_add(&req->at, &vk->pending);
     mf__vk_wake_reader(vk);
 }
 
@@ -11976,7 +13376,7 @@ uint64_t mf__vk_count(const struct mf_vkernel *vk)
 
     for (l = vk->chans.next; l != &vk->chans; l = l->next)
         n += list_count(&MF__VK_OF(l, struct mf__vk_chan, all)->held);
-    return n;
+    return n + mf__vk_ring_count(vk);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------ */
@@ -12130,6 +13530,7 @@ void mf__vk_disconnect(struct mf_vkernel *vk)
     fail_all(vk, &vk->pending);
     for (l = vk->chans.next; l != &vk->chans; l = l->next)
         fail_all(vk, &MF__VK_OF(l, struct mf__vk_chan, all)->held);
+    mf__vk_uring_disconnect(vk);
     while (!mf__vk_list_empty(&vk->forgets))
         take_forget(vk);
     mf__vk_wake_readers(vk);
@@ -12204,6 +13605,7 @@ static bool adopt(struct mf_vkernel *vk, const struct mf__vk_req *req)
         if (vk->max_pages == 0)
             vk->max_pages = 1;
     }
+    mf__vk_uring_agreed(vk);
     return true;
 }
 
@@ -12283,10 +13685,8 @@ static int take_body(struct mf__vk_req *req, const struct iovec *iov, int n, siz
     return 0;
 }
 
-static int answer(struct mf__vk_chan *ch, struct mf__vk_req *req, const struct iovec *iov, int n, size_t body,
-                  int error)
+int mf__vk_answer(struct mf_vkernel *vk, struct mf__vk_req *req, const struct iovec *iov, int n, size_t body, int error)
 {
-    struct mf_vkernel *vk = ch->vk;
     int rc = take_body(req, iov, n, body, &error);
 
     if (rc == -EINVAL)
@@ -12331,9 +13731,515 @@ int mf__vk_write(struct mf__vk_chan *ch, const struct iovec *iov, int n)
     }
     if (!req)
         return vk->connected ? refuse(vk, -ENOENT) : -ENOENT; /* after the end every answer comes late */
-    return answer(ch, req, iov, n, len - HEADER, hdr.error);
+    return mf__vk_answer(vk, req, iov, n, len - HEADER, hdr.error);
 }
 #undef HEADER
+#undef WORST_ERROR
+
+/* ==== core/vkernel/uring.c ==== */
+/* SPDX-License-Identifier: MIT */
+/*
+ * uring.c - requests over io_uring: the queues of the possible CPUs, their entries, and the commands that the
+ * filesystem gives. Nothing here waits.
+ *
+ * A request is copied into the entry's buffers by whoever sends it, not in the task that armed the entry: there is
+ * no other difference to see, as long as that task lives.
+ */
+
+
+#define WORST_ERROR 512 /* the first that is none */
+#define STALE 0xa5      /* what an entry holds where a request has nothing */
+#define MAX_PIECES 256u
+
+/* ---- queues ------------------------------------------------------------------------------------- */
+
+int mf__vk_queues_new(struct mf_vkernel *vk)
+{
+    uint32_t n = vk->opts.queues;
+
+    if (n == 0)
+        return 0;
+    vk->opts.queues = 0; /* until they are there */
+    if (n > UINT16_MAX)
+        return -EINVAL;
+    vk->queues = calloc(n, sizeof(*vk->queues));
+    if (!vk->queues)
+        return -ENOMEM;
+    vk->opts.queues = n;
+    for (uint32_t i = 0; i < n; i++) {
+        mf__vk_list_init(&vk->queues[i].idle);
+        mf__vk_list_init(&vk->queues[i].busy);
+        mf__vk_list_init(&vk->queues[i].pending);
+    }
+    return 0;
+}
+
+static void free_entry(struct mf__vk_entry *e)
+{
+    mf__vk_list_del(&e->at);
+    mf__vk_task_put(e->task);
+    free(e);
+}
+
+void mf__vk_queues_free(struct mf_vkernel *vk)
+{
+    for (uint32_t i = 0; i < vk->opts.queues; i++) {
+        struct mf__vk_queue *q = &vk->queues[i];
+
+        while (!mf__vk_list_empty(&q->idle))
+            free_entry(MF__VK_OF(q->idle.next, struct mf__vk_entry, at));
+        while (!mf__vk_list_empty(&q->busy))
+            free_entry(MF__VK_OF(q->busy.next, struct mf__vk_entry, at));
+    }
+    free(vk->queues);
+}
+
+void mf__vk_uring_agreed(struct mf_vkernel *vk)
+{
+    vk->uring_wanted = vk->opts.queues > 0 && (vk->flags & FUSE_OVER_IO_URING) != 0;
+    vk->max_payload = FUSE_MIN_READ_BUFFER;
+    if (vk->max_payload < vk->max_write)
+        vk->max_payload = vk->max_write;
+    if (vk->max_payload < vk->max_pages * MF__VK_PAGE)
+        vk->max_payload = vk->max_pages * MF__VK_PAGE;
+}
+
+static uint64_t vkernel_uring_length_of(const struct mf__vk_link *head)
+{
+    uint64_t n = 0;
+
+    for (const struct mf__vk_link *l = head->next; l != head; l = l->next)
+        n++;
+    return n;
+}
+
+static uint64_t busy_count(const struct mf__vk_queue *q)
+{
+    uint64_t n = 0;
+
+    for (const struct mf__vk_link *l = q->busy.next; l != &q->busy; l = l->next)
+        n += MF__VK_OF(l, struct mf__vk_entry, at)->req != NULL;
+    return n;
+}
+
+uint64_t mf__vk_ring_count(const struct mf_vkernel *vk)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < vk->opts.queues; i++)
+        n += busy_count(&vk->queues[i]) + vkernel_uring_length_of(&vk->queues[i].pending);
+    return n;
+}
+
+/* ---- requests in the entries' layout ------------------------------------------------------------- */
+
+/* Bytes of the structure that a kernel sends first, apart from what follows it. */
+static uint32_t structure_size(const struct mf_vkernel *vk, uint32_t opcode)
+{
+    switch (opcode) {
+    case FUSE_GETATTR: return 16;
+    case FUSE_SETATTR: return 88;
+    case FUSE_MKNOD: return 16;
+    case FUSE_MKDIR:
+    case FUSE_RENAME:
+    case FUSE_LINK:
+    case FUSE_OPEN:
+    case FUSE_OPENDIR:
+    case FUSE_GETXATTR:
+    case FUSE_LISTXATTR:
+    case FUSE_ACCESS:
+    case FUSE_SYNCFS: return 8;
+    case FUSE_SETXATTR: return vk->flags & FUSE_SETXATTR_EXT ? 16 : 8;
+    case FUSE_READ:
+    case FUSE_READDIR:
+    case FUSE_READDIRPLUS:
+    case FUSE_WRITE: return 40;
+    case FUSE_RELEASE:
+    case FUSE_RELEASEDIR:
+    case FUSE_FLUSH:
+    case FUSE_POLL:
+    case FUSE_LSEEK:
+    case FUSE_STATX: return 24;
+    case FUSE_FSYNC:
+    case FUSE_FSYNCDIR:
+    case FUSE_CREATE:
+    case FUSE_TMPFILE:
+    case FUSE_BMAP:
+    case FUSE_RENAME2: return 16;
+    case FUSE_GETLK:
+    case FUSE_SETLK:
+    case FUSE_SETLKW: return 48;
+    case FUSE_IOCTL:
+    case FUSE_FALLOCATE: return 32;
+    case FUSE_COPY_FILE_RANGE:
+    case FUSE_COPY_FILE_RANGE_64: return 56;
+    default: return 0; /* NOTIFY_REPLY's travels in the payload */
+    }
+}
+
+/* Pieces are handed out in turn, so that an entry does not have the same one each time. */
+static uint8_t *take_piece(struct mf_vkernel *vk, struct mf__vk_queue *q)
+{
+    for (uint32_t i = 0; i < q->pieces; i++) {
+        uint32_t n = (q->next_piece + i) % q->pieces;
+
+        if (q->taken[n / 64] >> (n % 64) & 1)
+            continue;
+        q->taken[n / 64] |= 1ull << (n % 64);
+        q->next_piece = n + 1;
+        return q->pool + (size_t)n * vk->max_payload;
+    }
+    return NULL;
+}
+
+static void give_piece(struct mf_vkernel *vk, struct mf__vk_entry *e)
+{
+    struct mf__vk_queue *q = e->queue;
+
+    if (e->piece && e->piece != e->payload) {
+        uint32_t n = (uint32_t)((size_t)(e->piece - q->pool) / vk->max_payload);
+
+        q->taken[n / 64] &= ~(1ull << (n % 64));
+    }
+    e->piece = NULL;
+}
+
+/* Into the entry's buffers. 0 or what the request's caller gets. */
+static int copy_in(struct mf_vkernel *vk, struct mf__vk_entry *e, const struct mf__vk_req *req)
+{
+    const uint8_t *body = req->msg + sizeof(struct fuse_in_header);
+    uint32_t len = req->len - (uint32_t)sizeof(struct fuse_in_header);
+    uint32_t first = structure_size(vk, req->opcode);
+    struct fuse_uring_ent_in_out io = { .commit_id = mf__vk_header(req->msg)->unique };
+
+    if (first > len)
+        first = len;
+    if (len - first > vk->max_payload)
+        return -EIO;
+    e->piece = e->payload ? e->payload : take_piece(vk, e->queue);
+    if (!e->piece)
+        return -EIO;
+    if (!e->payload)
+        io.padding = (uint32_t)(e->piece - e->queue->pool);
+    io.payload_sz = len - first;
+    memset(e->head, STALE, sizeof(*e->head));
+    memcpy(e->head->in_out, req->msg, sizeof(struct fuse_in_header));
+    memcpy(e->head->op_in, body, first);
+    memcpy(e->piece, body + first, len - first);
+    memcpy(&e->head->ring_ent_in_out, &io, sizeof(io));
+    return 0;
+}
+
+/* An entry that is in no list gets this request. false: it is free again. */
+static bool vkernel_uring_deliver(struct mf_vkernel *vk, struct mf__vk_entry *e, struct mf__vk_req *req)
+{
+    struct mf__vk_queue *q = e->queue;
+    bool lost = atomic_load(&e->task->dead);
+    int rc = lost ? -ECANCELED : copy_in(vk, e, req);
+    uint64_t busy;
+
+    mf__vk_list_del(&req->at);
+    mf__vk_list_del(&e->at);
+    if (rc < 0) {
+        mf__vk_finish(vk, req, rc);
+        if (!lost)
+            return false;
+        mf__vk_post_cqe(e->ring, e->user_data, -ECANCELED);
+        free_entry(e);
+        return true;
+    }
+    req->where = MF__VK_HELD;
+    req->entry = e;
+    e->req = req;
+    mf__vk_list_add(&e->at, &q->busy);
+    q->delivered++;
+    busy = vkernel_uring_length_of(&q->busy);
+    if (busy > q->most_busy)
+        q->most_busy = (uint32_t)busy;
+    mf__vk_post_cqe(e->ring, e->user_data, 0);
+    return true;
+}
+
+/* The entry is idle: it takes what waits, or waits itself. */
+static void rest(struct mf_vkernel *vk, struct mf__vk_entry *e)
+{
+    struct mf__vk_queue *q = e->queue;
+
+    mf__vk_list_del(&e->at);
+    while (!mf__vk_list_empty(&q->pending))
+        if (vkernel_uring_deliver(vk, e, MF__VK_OF(q->pending.next, struct mf__vk_req, at)))
+            return;
+    mf__vk_list_add(&e->at, q->idle.next); /* at the head */
+}
+
+bool mf__vk_takes_ring(const struct mf_vkernel *vk, const struct mf__vk_req *req)
+{
+    return vk->uring_ready && (!req->silent || req->opcode == FUSE_NOTIFY_REPLY) && req->opcode != FUSE_INIT;
+}
+
+void mf__vk_queue_on_cpu(struct mf_vkernel *vk, struct mf__vk_req *req)
+{
+    uint32_t cpu = vk->cpu < 0 ? vk->next_cpu++ % vk->opts.queues : (uint32_t)vk->cpu;
+    struct mf__vk_queue *q = &vk->queues[cpu];
+    struct mf__vk_entry *e;
+
+    if (mf__vk_list_empty(&q->idle)) {
+        mf__vk_list_add(&req->at, &q->pending);
+        return;
+    }
+    /* Not what waits longest: an entry that came after it does not know of it. */
+    e = MF__VK_OF(q->idle.next, struct mf__vk_entry, at);
+    if (!vkernel_uring_deliver(vk, e, req))
+        rest(vk, e);
+}
+
+/* ---- commands ----------------------------------------------------------------------------------- */
+
+static bool every_queue_has_one(const struct mf_vkernel *vk)
+{
+    for (uint32_t i = 0; i < vk->opts.queues; i++)
+        if (mf__vk_list_empty(&vk->queues[i].idle) && mf__vk_list_empty(&vk->queues[i].busy))
+            return false;
+    return true;
+}
+
+static int check_entry(const struct mf_vkernel *vk, const struct mf__sqe *sqe, const struct fuse_uring_cmd_req *cmd)
+{
+    const struct iovec *iov = (const void *)(uintptr_t)sqe->addr;
+
+    if (cmd->qid >= vk->opts.queues || sqe->len != 2 || !iov)
+        return -EINVAL;
+    if (iov[0].iov_len < sizeof(struct fuse_uring_req_header))
+        return -EINVAL;
+    if (iov[1].iov_len == 0 && vk->queues[cmd->qid].pool)
+        return 0;
+    return iov[1].iov_len < vk->max_payload ? -EINVAL : 0;
+}
+
+static int register_entry(struct mf__vk_uring *u, const struct mf__sqe *sqe, const struct fuse_uring_cmd_req *cmd,
+                          struct mf__vk_task *task)
+{
+    struct mf_vkernel *vk = u->vk;
+    const struct iovec *iov = (const void *)(uintptr_t)sqe->addr;
+    struct mf__vk_entry *e;
+    int rc = check_entry(vk, sqe, cmd);
+
+    if (rc < 0)
+        return rc;
+    e = calloc(1, sizeof(*e));
+    if (!e)
+        return -ENOMEM;
+    mf__vk_list_init(&e->at);
+    e->queue = &vk->queues[cmd->qid];
+    e->ring = u;
+    e->task = task;
+    atomic_fetch_add(&task->refs, 1);
+    e->user_data = sqe->user_data;
+    e->head = iov[0].iov_base;
+    e->payload = iov[1].iov_len ? iov[1].iov_base : NULL;
+    /* A fresh entry does not look at what waits: that has to be brought in by a commit. */
+    mf__vk_list_add(&e->at, e->queue->idle.next);
+    if (!vk->uring_ready && every_queue_has_one(vk)) {
+        vk->uring_ready = true;
+        mf__vk_wake_clients(vk);
+    }
+    return 0;
+}
+
+static int add_pool(struct mf_vkernel *vk, const struct mf__sqe *sqe)
+{
+    struct mf__fuse_bufpool in;
+    struct mf__vk_queue *q;
+
+    memcpy(&in, sqe->cmd, sizeof(in));
+    if (vk->opts.minor < 46 || in.queue >= vk->opts.queues)
+        return -EINVAL;
+    q = &vk->queues[in.queue];
+    if (q->pool || !mf__vk_list_empty(&q->idle) || in.length < vk->max_payload)
+        return -EINVAL;
+    q->pool = (void *)(uintptr_t)in.address;
+    q->pieces = in.length / vk->max_payload;
+    if (q->pieces > MAX_PIECES)
+        q->pieces = MAX_PIECES;
+    return 1;
+}
+
+static struct mf__vk_entry *busy_with(struct mf__vk_queue *q, uint64_t unique)
+{
+    for (struct mf__vk_link *l = q->busy.next; l != &q->busy; l = l->next) {
+        struct mf__vk_entry *e = MF__VK_OF(l, struct mf__vk_entry, at);
+
+        if (e->req && mf__vk_header(e->req->msg)->unique == unique)
+            return e;
+    }
+    return NULL;
+}
+
+/* What a bad answer brings its caller; 0: it is a good one. */
+static int fault_in(const struct mf__vk_req *req, const struct fuse_out_header *hdr, uint32_t body, uint32_t max)
+{
+    if (hdr->unique == 0 || hdr->error > 0 || hdr->error <= -WORST_ERROR)
+        return -EINVAL;
+    if (hdr->unique != mf__vk_header(req->msg)->unique)
+        return -ENOENT;
+    if (hdr->error)
+        return body ? -EIO : 0;
+    if (body > max)
+        return -EFAULT;
+    return body < req->out_least || body > req->out_most ? -EINVAL : 0;
+}
+
+static int commit_entry(struct mf__vk_uring *u, const struct mf__sqe *sqe, const struct fuse_uring_cmd_req *cmd,
+                        struct mf__vk_task *task)
+{
+    struct mf_vkernel *vk = u->vk;
+    struct mf__vk_entry *e = NULL;
+    struct fuse_out_header hdr;
+    struct iovec iov[2];
+    uint32_t body;
+    int fault;
+
+    if (cmd->qid >= vk->opts.queues)
+        return -EINVAL;
+    e = busy_with(&vk->queues[cmd->qid], cmd->commit_id);
+    if (!e)
+        return -ENOENT;
+    memcpy(&hdr, e->head->in_out, sizeof(hdr));
+    body = e->head->ring_ent_in_out.payload_sz;
+    fault = fault_in(e->req, &hdr, body, vk->max_payload);
+    iov[0] = (struct iovec){ .iov_base = &hdr, .iov_len = sizeof(hdr) };
+    iov[1] = (struct iovec){ .iov_base = e->piece, .iov_len = body };
+    if (fault) {
+        vk->bad_replies++;
+        mf__vk_finish(vk, e->req, fault);
+    } else {
+        mf__vk_answer(vk, e->req, iov, 2, body, hdr.error);
+    }
+    give_piece(vk, e);
+    /* The entry is now with whoever committed. */
+    atomic_fetch_add(&task->refs, 1);
+    mf__vk_task_put(e->task);
+    e->task = task;
+    e->ring = u;
+    e->user_data = sqe->user_data;
+    rest(vk, e);
+    return 0;
+}
+
+static int planned_fault(struct mf__vk_fault *f, uint32_t op)
+{
+    if (f->op != op || !f->count)
+        return 0;
+    if (f->skip) {
+        f->skip--;
+        return 0;
+    }
+    f->count--;
+    return f->error;
+}
+
+static void register_failed(struct mf_vkernel *vk)
+{
+    vk->uring_wanted = false; /* those who wait go to the device */
+    mf__vk_wake_clients(vk);
+}
+
+/* Less than 0: an error; 0: it completes later; more: it is done. */
+static int fuse_command(struct mf__vk_uring *u, const struct mf__sqe *sqe, struct mf__vk_task *task)
+{
+    struct mf_vkernel *vk = u->vk;
+    struct fuse_uring_cmd_req cmd;
+    int rc;
+
+    if (!(u->flags & MF__URING_SETUP_SQE128))
+        return -EINVAL;
+    if (vk->opts.queues == 0)
+        return -EOPNOTSUPP;
+    if (vk->aborted)
+        return -ECONNABORTED;
+    if (!vk->connected)
+        return -ENOTCONN;
+    if (!vk->initialized)
+        return -EAGAIN;
+    memcpy(&cmd, sqe->cmd, sizeof(cmd));
+    rc = planned_fault(&vk->fault, sqe->cmd_op);
+    if (rc == -EAGAIN || rc == -EINTR || (rc && sqe->cmd_op != FUSE_IO_URING_CMD_REGISTER))
+        return rc;
+    switch (sqe->cmd_op) {
+    case FUSE_IO_URING_CMD_REGISTER:
+        if (rc == 0)
+            rc = register_entry(u, sqe, &cmd, task);
+        if (rc < 0)
+            register_failed(vk);
+        return rc;
+    case FUSE_IO_URING_CMD_COMMIT_AND_FETCH: return commit_entry(u, sqe, &cmd, task);
+    case MF__FUSE_ADD_BUFPOOL: return add_pool(vk, sqe);
+    default: return -EINVAL;
+    }
+}
+
+void mf__vk_command(struct mf__vk_uring *u, const struct mf__sqe *sqe, struct mf__vk_task *task)
+{
+    int rc = -EINVAL;
+
+    if (sqe->opcode == MF__URING_OP_NOP)
+        rc = 1;
+    else if (sqe->opcode == MF__URING_OP_URING_CMD && (!(sqe->flags & MF__URING_FIXED_FILE) || sqe->fd || !u->file))
+        rc = -EBADF;
+    else if (sqe->opcode == MF__URING_OP_URING_CMD)
+        rc = fuse_command(u, sqe, task);
+    if (rc != 0)
+        mf__vk_post_cqe(u, sqe->user_data, rc < 0 ? rc : 0);
+}
+
+/* ---- ends --------------------------------------------------------------------------------------- */
+
+void mf__vk_drop_entries(struct mf__vk_uring *u)
+{
+    for (uint32_t i = 0; i < u->vk->opts.queues; i++) {
+        struct mf__vk_queue *q = &u->vk->queues[i];
+        struct mf__vk_link *l, *next;
+
+        for (l = q->idle.next; l != &q->idle; l = next) {
+            struct mf__vk_entry *e = MF__VK_OF(l, struct mf__vk_entry, at);
+
+            next = l->next;
+            if (e->ring == u)
+                free_entry(e);
+        }
+        /* What is in the filesystem's hands can be committed elsewhere. */
+        for (l = q->busy.next; l != &q->busy; l = l->next)
+            if (MF__VK_OF(l, struct mf__vk_entry, at)->ring == u)
+                MF__VK_OF(l, struct mf__vk_entry, at)->ring = NULL;
+    }
+}
+
+static void end_queue(struct mf_vkernel *vk, struct mf__vk_queue *q)
+{
+    while (!mf__vk_list_empty(&q->pending))
+        mf__vk_finish(vk, MF__VK_OF(q->pending.next, struct mf__vk_req, at), -ECONNABORTED);
+    while (!mf__vk_list_empty(&q->busy)) {
+        struct mf__vk_entry *e = MF__VK_OF(q->busy.next, struct mf__vk_entry, at);
+
+        if (e->req)
+            mf__vk_finish(vk, e->req, -ECONNABORTED);
+        free_entry(e); /* its commit learns of the end */
+    }
+    while (!mf__vk_list_empty(&q->idle)) {
+        struct mf__vk_entry *e = MF__VK_OF(q->idle.next, struct mf__vk_entry, at);
+
+        mf__vk_post_cqe(e->ring, e->user_data, -ENOTCONN);
+        free_entry(e);
+    }
+}
+
+void mf__vk_uring_disconnect(struct mf_vkernel *vk)
+{
+    for (uint32_t i = 0; i < vk->opts.queues; i++)
+        end_queue(vk, &vk->queues[i]);
+}
+#undef MAX_PIECES
+#undef STALE
 #undef WORST_ERROR
 
 /* ==== core/vkernel/vkernel.c ==== */
@@ -12399,12 +14305,13 @@ static const struct {
     { 39, FUSE_DIRECT_IO_ALLOW_MMAP },
     { 40, FUSE_PASSTHROUGH | FUSE_NO_EXPORT_SUPPORT | FUSE_HAS_RESEND },
     { 41, FUSE_ALLOW_IDMAP },
+    { 42, FUSE_OVER_IO_URING },
     { 43, FUSE_REQUEST_TIMEOUT },
 };
 
-static uint64_t flags_of(uint32_t minor)
+static uint64_t flags_of(uint32_t minor, bool uring)
 {
-    uint64_t flags = MF__VK_FLAGS;
+    uint64_t flags = MF__VK_FLAGS | (uring ? FUSE_OVER_IO_URING : 0);
 
     for (size_t i = 0; i < MF__ARRAY_SIZE(newer); i++)
         if (minor < newer[i].minor)
@@ -12448,10 +14355,12 @@ static void set_defaults(struct mf_vkernel *vk)
     if (vk->opts.minor == 0)
         vk->opts.minor = MF__VK_MINOR;
     if (vk->opts.flags == 0)
-        vk->opts.flags = flags_of(vk->opts.minor);
+        vk->opts.flags = flags_of(vk->opts.minor, vk->opts.queues > 0);
     if (vk->opts.clone_errno == 0)
         vk->opts.clone_errno = EINVAL;
     vk->refs = 1;
+    vk->cpu = -1;
+    vk->uring_sys = vk->opts.queues > 0 ? &mf__vk_calls : NULL;
     vk->timeout_ms = MF__VK_TIMEOUT_MS;
     vk->connected = true;
     vk->minor = vk->opts.minor;
@@ -12463,6 +14372,7 @@ static void set_defaults(struct mf_vkernel *vk)
     mf__vk_list_init(&vk->interrupts);
     mf__vk_list_init(&vk->forgets);
     mf__vk_list_init(&vk->known);
+    mf__vk_list_init(&vk->urings);
 }
 
 static void destroy(struct mf_vkernel *vk)
@@ -12479,6 +14389,7 @@ static void destroy(struct mf_vkernel *vk)
         mf__vk_list_del(&ch->all);
         free(ch);
     }
+    mf__vk_queues_free(vk);
     pthread_mutex_destroy(&vk->lock);
     pthread_cond_destroy(&vk->ready);
     free(vk->notify);
@@ -12514,7 +14425,9 @@ int mf_vkernel_new(const struct mf_vkernel_opts *opts, struct mf_vkernel **out)
         return rc;
     }
     set_defaults(vk);
-    rc = queue_init(vk);
+    rc = mf__vk_queues_new(vk);
+    if (rc == 0)
+        rc = queue_init(vk);
     if (rc < 0) {
         destroy(vk);
         return rc;
@@ -12712,9 +14625,19 @@ void mf__vk_chan_close(struct mf__vk_chan *ch)
     ch->open = false;
     while (!mf__vk_list_empty(&ch->held))
         mf__vk_finish(vk, MF__VK_OF(ch->held.next, struct mf__vk_req, at), -ECONNABORTED);
-    if (--vk->open_chans == 0)
-        mf__vk_disconnect(vk);
+    mf__vk_chan_drop(ch);
     unlock_and_put(vk);
+}
+
+void mf__vk_chan_hold(struct mf__vk_chan *ch)
+{
+    ch->vk->open_chans++;
+}
+
+void mf__vk_chan_drop(struct mf__vk_chan *ch)
+{
+    if (--ch->vk->open_chans == 0)
+        mf__vk_disconnect(ch->vk);
 }
 
 static int wait_for_more(struct mf__vk_chan *ch)
@@ -12783,10 +14706,16 @@ void mf__vk_chan_kick(struct mf__vk_chan *ch)
 /* ---- clients ------------------------------------------------------------------------------------ */
 
 /* All with the lock held. No request but INIT is made before INIT was answered. */
-static int wait_ready(struct mf_vkernel *vk, const struct timespec *limit)
+static bool not_ready(const struct mf_vkernel *vk, bool queues)
 {
-    while (vk->connected && !vk->initialized)
-        if (pthread_cond_timedwait(&vk->ready, &vk->lock, limit) == ETIMEDOUT && vk->connected && !vk->initialized)
+    return vk->connected && (!vk->initialized || (queues && vk->uring_wanted && !vk->uring_ready));
+}
+
+/* `queues`: and before all queues have an entry, where requests shall travel over io_uring. */
+static int wait_ready(struct mf_vkernel *vk, bool queues, const struct timespec *limit)
+{
+    while (not_ready(vk, queues))
+        if (pthread_cond_timedwait(&vk->ready, &vk->lock, limit) == ETIMEDOUT && not_ready(vk, queues))
             return -ETIMEDOUT;
     if (!vk->connected)
         return -ENOTCONN;
@@ -12797,7 +14726,7 @@ static int vkernel_vkernel_submit(struct mf_vkernel *vk, const struct mf__vk_ask
                   struct mf__vk_req **out)
 {
     struct mf__vk_req *req;
-    int rc = wait_ready(vk, limit);
+    int rc = wait_ready(vk, true, limit);
 
     if (rc < 0)
         return rc;
@@ -12844,7 +14773,7 @@ int mf__vk_ready(struct mf_vkernel *vk)
 
     pthread_mutex_lock(&vk->lock);
     time_limit(vk, &limit);
-    rc = wait_ready(vk, &limit);
+    rc = wait_ready(vk, false, &limit);
     pthread_mutex_unlock(&vk->lock);
     return rc;
 }
@@ -12915,7 +14844,7 @@ int mf__vk_forget(struct mf_vkernel *vk, const struct mf_forget *what, size_t n)
 
     pthread_mutex_lock(&vk->lock);
     time_limit(vk, &limit);
-    rc = wait_ready(vk, &limit);
+    rc = wait_ready(vk, false, &limit);
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = mf__vk_queue_forget(vk, what[i].node, what[i].nlookup);
     pthread_mutex_unlock(&vk->lock);

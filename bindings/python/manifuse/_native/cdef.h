@@ -290,17 +290,9 @@ struct mf_ops {
     ...;
 };
 
-enum mf_clone_mode {
-    MF_CLONE_AUTO = 0,
-    MF_CLONE_OFF = 1,
-    MF_CLONE_REQUIRE = 2
-};
+enum mf_clone_mode { MF_CLONE_AUTO = 0, MF_CLONE_OFF = 1, MF_CLONE_REQUIRE = 2 };
 
-enum mf_acl {
-    MF_ACL_OWNER = 0,
-    MF_ACL_ROOT_AND_OWNER = 1,
-    MF_ACL_ALL = 2
-};
+enum mf_acl { MF_ACL_OWNER = 0, MF_ACL_ROOT_AND_OWNER = 1, MF_ACL_ALL = 2 };
 
 enum mf_uring_mode { MF_URING_AUTO = 0, MF_URING_OFF = 1, MF_URING_REQUIRE = 2 };
 
@@ -419,24 +411,22 @@ void mf_session_opts_init(struct mf_session_opts *opts, uint32_t size);
 
 const char *mf_op_name(uint32_t opcode);
 
-int mf_session_new(const struct mf_ops *ops, void *user, const struct mf_session_opts *opts,
-                          struct mf_session **out, struct mf_error *err);
+int mf_session_new(const struct mf_ops *ops, void *user, const struct mf_session_opts *opts, struct mf_session **out,
+                   struct mf_error *err);
 
 int mf_session_new_upcall(const struct mf_upcall_ops *ops, void *user, const struct mf_session_opts *opts,
-                                 struct mf_session **out, struct mf_error *err);
+                          struct mf_session **out, struct mf_error *err);
 
 int mf_session_mount(struct mf_session *s, const char *mountpoint, struct mf_error *err);
 
 int mf_session_attach_fds(struct mf_session *s, const int *fds, uint32_t n, struct mf_error *err);
 
-int mf_session_from_fd_initialized(const struct mf_ops *ops, void *user, const struct mf_session_opts *opts,
-                                          int fd, const struct mf_negotiated *neg, struct mf_session **out,
-                                          struct mf_error *err);
+int mf_session_from_fd_initialized(const struct mf_ops *ops, void *user, const struct mf_session_opts *opts, int fd,
+                                   const struct mf_negotiated *neg, struct mf_session **out, struct mf_error *err);
 
 int mf_session_from_fd_initialized_upcall(const struct mf_upcall_ops *ops, void *user,
-                                                 const struct mf_session_opts *opts, int fd,
-                                                 const struct mf_negotiated *neg, struct mf_session **out,
-                                                 struct mf_error *err);
+                                          const struct mf_session_opts *opts, int fd, const struct mf_negotiated *neg,
+                                          struct mf_session **out, struct mf_error *err);
 
 int mf_session_clone_fd(struct mf_session *s, int *fd);
 
@@ -496,13 +486,12 @@ int mf_reply_lock(struct mf_req *req, const struct mf_lock *lock);
 
 void *mf_req_buffer(struct mf_req *req, uint64_t *length);
 
-int mf_dirent_add(struct mf_req *req, const char *name, uint64_t name_len, uint64_t ino, uint32_t type,
-                         uint64_t next);
+int mf_dirent_add(struct mf_req *req, const char *name, uint64_t name_len, uint64_t ino, uint32_t type, uint64_t next);
 
 int mf_reply_dirents(struct mf_req *req);
 
-int64_t mf_dirent_put(void *buf, uint64_t size, uint64_t used, const char *name, uint64_t name_len,
-                             uint64_t ino, uint32_t type, uint64_t next);
+int64_t mf_dirent_put(void *buf, uint64_t size, uint64_t used, const char *name, uint64_t name_len, uint64_t ino,
+                      uint32_t type, uint64_t next);
 
 int mf_notify_inval_inode(struct mf_session *s, uint64_t node, int64_t offset, int64_t length);
 
@@ -554,11 +543,11 @@ uint64_t mf_vkernel_reads(struct mf_vkernel *vk, uint32_t channel);
 
 uint64_t mf_vkernel_bad_replies(struct mf_vkernel *vk);
 
-int mf_client_raw(struct mf_vkernel *vk, uint32_t opcode, uint64_t node, const void *in, uint64_t in_len,
-                         void *out, uint64_t *out_len);
+int mf_client_raw(struct mf_vkernel *vk, uint32_t opcode, uint64_t node, const void *in, uint64_t in_len, void *out,
+                  uint64_t *out_len);
 
 int mf_client_send(struct mf_vkernel *vk, uint32_t opcode, uint64_t node, const void *in, uint64_t in_len,
-                          uint64_t *unique);
+                   uint64_t *unique);
 
 int mf_client_wait(struct mf_vkernel *vk, uint64_t unique, void *out, uint64_t *out_len);
 
@@ -568,18 +557,16 @@ int mf_client_lookup(struct mf_vkernel *vk, uint64_t parent, const char *name, s
 int mf_client_forget(struct mf_vkernel *vk, uint64_t node, uint64_t nlookup);
 int mf_client_getattr(struct mf_vkernel *vk, uint64_t node, struct mf_attr *out);
 int mf_client_open(struct mf_vkernel *vk, uint64_t node, uint32_t flags, uint64_t *fh);
-int64_t mf_client_read(struct mf_vkernel *vk, uint64_t node, uint64_t fh, void *buf, uint64_t length,
-                              uint64_t offset);
+int64_t mf_client_read(struct mf_vkernel *vk, uint64_t node, uint64_t fh, void *buf, uint64_t length, uint64_t offset);
 int64_t mf_client_write(struct mf_vkernel *vk, uint64_t node, uint64_t fh, const void *buf, uint64_t length,
-                               uint64_t offset);
+                        uint64_t offset);
 int mf_client_release(struct mf_vkernel *vk, uint64_t node, uint64_t fh);
 
 int mf_client_stat(struct mf_vkernel *vk, const char *path, struct mf_attr *out);
 
 int mf_client_read_file(struct mf_vkernel *vk, const char *path, void *buf, uint64_t *length);
 
-int mf_client_write_file(struct mf_vkernel *vk, const char *path, const void *data, uint64_t length,
-                                uint32_t mode);
+int mf_client_write_file(struct mf_vkernel *vk, const char *path, const void *data, uint64_t length, uint32_t mode);
 
 int mf_client_list(struct mf_vkernel *vk, const char *path, char *names, uint64_t *length);
 int mf_client_readlink(struct mf_vkernel *vk, const char *path, char *target, uint64_t *length);
@@ -594,9 +581,8 @@ int mf_client_truncate(struct mf_vkernel *vk, const char *path, uint64_t length)
 int mf_client_chmod(struct mf_vkernel *vk, const char *path, uint32_t mode);
 int mf_client_statfs(struct mf_vkernel *vk, struct mf_statfs *out);
 int mf_client_access(struct mf_vkernel *vk, const char *path, uint32_t mask);
-int mf_client_setxattr(struct mf_vkernel *vk, const char *path, const char *name, const void *value,
-                              uint64_t length, uint32_t flags);
-int64_t mf_client_getxattr(struct mf_vkernel *vk, const char *path, const char *name, void *buf,
-                                  uint64_t length);
+int mf_client_setxattr(struct mf_vkernel *vk, const char *path, const char *name, const void *value, uint64_t length,
+                       uint32_t flags);
+int64_t mf_client_getxattr(struct mf_vkernel *vk, const char *path, const char *name, void *buf, uint64_t length);
 int64_t mf_client_listxattr(struct mf_vkernel *vk, const char *path, char *buf, uint64_t length);
 int mf_client_removexattr(struct mf_vkernel *vk, const char *path, const char *name);

@@ -56,8 +56,8 @@ struct mf_py_binding {
     uint64_t implemented;
     uint64_t attr_timeout_ns;
     int views;
-    uint32_t readers; /* threads that may still call; changed with the interpreter's lock held, as is orphaned */
-    bool orphaned;    /* freed while handlers did not return: the last of them frees it */
+    uint32_t readers;    /* threads that may still call; changed with the interpreter's lock held, as is orphaned */
+    bool orphaned;       /* freed while handlers did not return: the last of them frees it */
     PyObject *normalise; /* normalise(op, result, limit) -> an answer of an exact type, or raises */
     PyObject *fail;      /* fail(op, node, exception) -> errno */
     PyObject *interrupted;
@@ -115,35 +115,35 @@ static const struct {
     uint8_t args[ARGS];
     uint8_t answer;
 } ops[OPS] = {
-    [MF_OP_LOOKUP] = {{NODE, NAME}, ENTRY},
-    [MF_OP_FORGET] = {{ITEMS}, FORGOTTEN},
-    [MF_OP_GETATTR] = {{NODE, FH}, ATTRS},
-    [MF_OP_SETATTR] = {{NODE, FH, ATTR, VALID, LOCK_OWNER}, ATTRS},
-    [MF_OP_READLINK] = {{NODE}, TARGET},
-    [MF_OP_SYMLINK] = {{NODE, NAME, NAME2}, ENTRY},
-    [MF_OP_MKNOD] = {{NODE, NAME, MODE, RDEV}, ENTRY},
-    [MF_OP_MKDIR] = {{NODE, NAME, MODE}, ENTRY},
-    [MF_OP_UNLINK] = {{NODE, NAME}, NOTHING},
-    [MF_OP_RMDIR] = {{NODE, NAME}, NOTHING},
-    [MF_OP_RENAME] = {{NODE, NAME, NODE2, NAME2, FLAGS}, NOTHING},
-    [MF_OP_LINK] = {{NODE, NODE2, NAME2}, ENTRY},
-    [MF_OP_OPEN] = {{NODE, FLAGS}, OPENED},
-    [MF_OP_READ] = {{NODE, FH, OFFSET, LENGTH, FLAGS, LOCK_OWNER}, BYTES},
-    [MF_OP_WRITE] = {{NODE, FH, OFFSET, DATA, FLAGS, LOCK_OWNER}, WRITTEN},
-    [MF_OP_STATFS] = {{NODE}, STATFS},
-    [MF_OP_RELEASE] = {{NODE, FH, FLAGS, LOCK_OWNER}, NOTHING},
-    [MF_OP_FSYNC] = {{NODE, FH, DATASYNC}, NOTHING},
-    [MF_OP_SETXATTR] = {{NODE, NAME, VALUE, FLAGS}, NOTHING},
-    [MF_OP_GETXATTR] = {{NODE, NAME}, XATTR},
-    [MF_OP_LISTXATTR] = {{NODE}, XATTR},
-    [MF_OP_REMOVEXATTR] = {{NODE, NAME}, NOTHING},
-    [MF_OP_FLUSH] = {{NODE, FH, LOCK_OWNER}, NOTHING},
-    [MF_OP_OPENDIR] = {{NODE, FLAGS}, OPENED},
-    [MF_OP_READDIR] = {{NODE, FH, OFFSET, LENGTH}, BYTES},
-    [MF_OP_RELEASEDIR] = {{NODE, FH, FLAGS}, NOTHING},
-    [MF_OP_FSYNCDIR] = {{NODE, FH, DATASYNC}, NOTHING},
-    [MF_OP_ACCESS] = {{NODE, FLAGS}, NOTHING},
-    [MF_OP_CREATE] = {{NODE, NAME, MODE, FLAGS}, CREATED},
+    [MF_OP_LOOKUP] = { { NODE, NAME }, ENTRY },
+    [MF_OP_FORGET] = { { ITEMS }, FORGOTTEN },
+    [MF_OP_GETATTR] = { { NODE, FH }, ATTRS },
+    [MF_OP_SETATTR] = { { NODE, FH, ATTR, VALID, LOCK_OWNER }, ATTRS },
+    [MF_OP_READLINK] = { { NODE }, TARGET },
+    [MF_OP_SYMLINK] = { { NODE, NAME, NAME2 }, ENTRY },
+    [MF_OP_MKNOD] = { { NODE, NAME, MODE, RDEV }, ENTRY },
+    [MF_OP_MKDIR] = { { NODE, NAME, MODE }, ENTRY },
+    [MF_OP_UNLINK] = { { NODE, NAME }, NOTHING },
+    [MF_OP_RMDIR] = { { NODE, NAME }, NOTHING },
+    [MF_OP_RENAME] = { { NODE, NAME, NODE2, NAME2, FLAGS }, NOTHING },
+    [MF_OP_LINK] = { { NODE, NODE2, NAME2 }, ENTRY },
+    [MF_OP_OPEN] = { { NODE, FLAGS }, OPENED },
+    [MF_OP_READ] = { { NODE, FH, OFFSET, LENGTH, FLAGS, LOCK_OWNER }, BYTES },
+    [MF_OP_WRITE] = { { NODE, FH, OFFSET, DATA, FLAGS, LOCK_OWNER }, WRITTEN },
+    [MF_OP_STATFS] = { { NODE }, STATFS },
+    [MF_OP_RELEASE] = { { NODE, FH, FLAGS, LOCK_OWNER }, NOTHING },
+    [MF_OP_FSYNC] = { { NODE, FH, DATASYNC }, NOTHING },
+    [MF_OP_SETXATTR] = { { NODE, NAME, VALUE, FLAGS }, NOTHING },
+    [MF_OP_GETXATTR] = { { NODE, NAME }, XATTR },
+    [MF_OP_LISTXATTR] = { { NODE }, XATTR },
+    [MF_OP_REMOVEXATTR] = { { NODE, NAME }, NOTHING },
+    [MF_OP_FLUSH] = { { NODE, FH, LOCK_OWNER }, NOTHING },
+    [MF_OP_OPENDIR] = { { NODE, FLAGS }, OPENED },
+    [MF_OP_READDIR] = { { NODE, FH, OFFSET, LENGTH }, BYTES },
+    [MF_OP_RELEASEDIR] = { { NODE, FH, FLAGS }, NOTHING },
+    [MF_OP_FSYNCDIR] = { { NODE, FH, DATASYNC }, NOTHING },
+    [MF_OP_ACCESS] = { { NODE, FLAGS }, NOTHING },
+    [MF_OP_CREATE] = { { NODE, NAME, MODE, FLAGS }, CREATED },
 };
 
 static PyObject *number(uint64_t n)
@@ -181,46 +181,28 @@ static PyObject *forget_items(const struct mf_call *call)
 static PyObject *argument(const struct mf_py_binding *b, const struct mf_call *call, uint8_t kind)
 {
     switch ((enum arg)kind) {
-    case NODE:
-        return number(call->node);
-    case NODE2:
-        return number(call->node2);
-    case NAME:
-        return name_of(call->name, call->name_len);
-    case NAME2:
-        return name_of(call->name2, call->name2_len);
-    case FH:
-        return call->fh == MF_NO_FH ? none() : number(call->fh);
-    case OFFSET:
-        return number(call->offset);
-    case LENGTH:
-        return number(call->length);
-    case FLAGS:
-        return number(call->flags);
-    case OP_FLAGS:
-        return number(call->op_flags);
-    case MODE:
-        return number(call->mode);
-    case RDEV:
-        return number(call->rdev);
-    case DATASYNC:
-        return PyBool_FromLong(call->flags & 1);
+    case NODE: return number(call->node);
+    case NODE2: return number(call->node2);
+    case NAME: return name_of(call->name, call->name_len);
+    case NAME2: return name_of(call->name2, call->name2_len);
+    case FH: return call->fh == MF_NO_FH ? none() : number(call->fh);
+    case OFFSET: return number(call->offset);
+    case LENGTH: return number(call->length);
+    case FLAGS: return number(call->flags);
+    case OP_FLAGS: return number(call->op_flags);
+    case MODE: return number(call->mode);
+    case RDEV: return number(call->rdev);
+    case DATASYNC: return PyBool_FromLong(call->flags & 1);
     case DATA:
         if (b->views) /* the cast is for an old signature: PyBUF_READ makes it read-only */
             return PyMemoryView_FromMemory((char *)(uintptr_t)call->data, (Py_ssize_t)call->length, PyBUF_READ);
         /* fallthrough */
-    case VALUE:
-        return PyBytes_FromStringAndSize(call->data, (Py_ssize_t)call->length);
-    case ATTR:
-        return PyBytes_FromStringAndSize((const char *)&call->attr, (Py_ssize_t)sizeof(call->attr));
-    case VALID:
-        return number(call->valid);
-    case LOCK_OWNER:
-        return number(call->lock_owner);
-    case ITEMS:
-        return forget_items(call);
-    case NONE:
-        break;
+    case VALUE: return PyBytes_FromStringAndSize(call->data, (Py_ssize_t)call->length);
+    case ATTR: return PyBytes_FromStringAndSize((const char *)&call->attr, (Py_ssize_t)sizeof(call->attr));
+    case VALID: return number(call->valid);
+    case LOCK_OWNER: return number(call->lock_owner);
+    case ITEMS: return forget_items(call);
+    case NONE: break;
     }
     PyErr_SetString(PyExc_SystemError, "no such argument");
     return NULL;
@@ -241,7 +223,7 @@ static void release_view(const struct mf_py_binding *b, PyObject *view)
 
 static PyObject *call_handler(const struct mf_py_binding *b, const struct mf_call *call)
 {
-    PyObject *argv[ARGS + 1] = {NULL};
+    PyObject *argv[ARGS + 1] = { NULL };
     PyObject *result = NULL;
     unsigned count = b->counts[call->op], made = 0;
 
@@ -414,26 +396,17 @@ static int take(const struct mf_py_binding *b, struct mf_call *call, PyObject *a
 {
     switch ((enum answer)ops[call->op].answer) {
     case NOTHING:
-    case FORGOTTEN:
-        return answer == Py_None;
-    case ENTRY:
-        return take_entry(b, call, answer);
-    case ATTRS:
-        return take_attr(b, call, answer);
-    case OPENED:
-        return take_open(b, call, answer);
-    case CREATED:
-        return take_created(b, call, answer);
+    case FORGOTTEN: return answer == Py_None;
+    case ENTRY: return take_entry(b, call, answer);
+    case ATTRS: return take_attr(b, call, answer);
+    case OPENED: return take_open(b, call, answer);
+    case CREATED: return take_created(b, call, answer);
     case BYTES:
         return take_bytes(call, answer, call->length) || (call->op == MF_OP_READ && take_slice(b, call, answer));
-    case TARGET:
-        return take_bytes(call, answer, PATH_MAX - 1);
-    case WRITTEN:
-        return copy_number(answer, call->length, &call->answer.value);
-    case STATFS:
-        return take_statfs(b, call, answer);
-    case XATTR:
-        return take_xattr(call, answer, rc);
+    case TARGET: return take_bytes(call, answer, PATH_MAX - 1);
+    case WRITTEN: return copy_number(answer, call->length, &call->answer.value);
+    case STATFS: return take_statfs(b, call, answer);
+    case XATTR: return take_xattr(call, answer, rc);
     }
     return 0;
 }
@@ -650,9 +623,9 @@ static PyObject *item(PyObject *tuple, Py_ssize_t i)
 
 static int fill(struct mf_py_binding *b, PyObject *config)
 {
-    PyObject **fields[] = {&b->normalise,    &b->fail,       &b->interrupted, &b->reader_start,
-                           &b->reader_end,   &b->destroy,    &b->attr_type,   &b->entry_type,
-                           &b->open_type,    &b->statfs_type, &b->slice_type};
+    PyObject **fields[] = { &b->normalise,  &b->fail,        &b->interrupted, &b->reader_start,
+                            &b->reader_end, &b->destroy,     &b->attr_type,   &b->entry_type,
+                            &b->open_type,  &b->statfs_type, &b->slice_type };
     PyObject *handlers = PyTuple_GetItem(config, 0), *counts = PyTuple_GetItem(config, 1);
 
     if (!handlers || !counts || PyTuple_Size(handlers) != OPS || PyBytes_Size(counts) != OPS)
@@ -678,9 +651,9 @@ static int fill(struct mf_py_binding *b, PyObject *config)
 
 static void empty(struct mf_py_binding *b)
 {
-    PyObject **fields[] = {&b->normalise,   &b->fail,       &b->interrupted, &b->reader_start, &b->reader_end,
-                           &b->destroy,     &b->attr_type,  &b->entry_type,  &b->open_type,    &b->statfs_type,
-                           &b->slice_type,  &b->s_packed,   &b->s_errno,     &b->s_release};
+    PyObject **fields[] = { &b->normalise,  &b->fail,      &b->interrupted, &b->reader_start, &b->reader_end,
+                            &b->destroy,    &b->attr_type, &b->entry_type,  &b->open_type,    &b->statfs_type,
+                            &b->slice_type, &b->s_packed,  &b->s_errno,     &b->s_release };
 
     for (size_t i = 0; i < OPS; i++)
         Py_CLEAR(b->handlers[i]);
@@ -810,19 +783,19 @@ static void *measure_thread(void *arg)
 double mf_py_measure(struct mf_py_binding *binding, uint32_t op, uint64_t node, const char *name, uint64_t length,
                      uint64_t count)
 {
-    struct measure m = {.binding = binding, .count = count, .ns = -1};
+    struct measure m = { .binding = binding, .count = count, .ns = -1 };
     pthread_t thread;
 
-    m.call = (struct mf_call){.size = sizeof(m.call),
-                              .op = op,
-                              .node = node,
-                              .fh = 1,
-                              .offset = 65536,
-                              .length = length,
-                              .name = name,
-                              .name_len = (uint32_t)strlen(name),
-                              .name2 = name,
-                              .name2_len = (uint32_t)strlen(name)};
+    m.call = (struct mf_call){ .size = sizeof(m.call),
+                               .op = op,
+                               .node = node,
+                               .fh = 1,
+                               .offset = 65536,
+                               .length = length,
+                               .name = name,
+                               .name_len = (uint32_t)strlen(name),
+                               .name2 = name,
+                               .name2_len = (uint32_t)strlen(name) };
     m.call.data = calloc(1, length ? length : 1);
     if (m.call.data && pthread_create(&thread, NULL, measure_thread, &m) == 0)
         pthread_join(thread, NULL);

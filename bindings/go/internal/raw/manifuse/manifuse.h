@@ -61,7 +61,8 @@ MF_API int mf_session_new_upcall(const struct mf_upcall_ops *ops, void *user, co
  *         already; -EPROTO the kernel's protocol is too old (before 7.31); with MF_CLONE_REQUIRE the
  *         clone's own errno. `err` names what was wrong.
  *
- * A mount point of the form /dev/fd/N attaches to that descriptor instead, as mf_session_attach_fds().
+ * A mount point of the form /dev/fd/N attaches to that descriptor instead, as mf_session_attach_fds(), and so
+ * makes the session its owner.
  * Blocks: until the handshake is done. Threads: one at a time per session.
  */
 MF_API int mf_session_mount(struct mf_session *s, const char *mountpoint, struct mf_error *err);
@@ -119,7 +120,7 @@ MF_API int mf_session_negotiated(struct mf_session *s, struct mf_negotiated *out
 MF_API int mf_negotiated_check(const struct mf_negotiated *neg, struct mf_error *err);
 
 /**
- * One more reader, on a clone where the session clones; also while it runs.
+ * One more reader, on a clone where the session clones: for a session that runs, or is about to.
  *
  * @return the reader's index; -ENOTCONN not mounted, or over; the clone's error with MF_CLONE_REQUIRE
  */
@@ -239,8 +240,8 @@ MF_API int mf_dirent_add(struct mf_req *req, const char *name, uint64_t name_len
 MF_API int mf_reply_dirents(struct mf_req *req);
 
 /** The same as mf_dirent_add() on plain memory: returns the bytes written at buf + used, or -ENOSPC, -EINVAL. */
-MF_API int64_t mf_dirent_put(void *buf, uint64_t size, uint64_t used, const char *name, uint64_t name_len,
-                             uint64_t ino, uint32_t type, uint64_t next);
+MF_API int64_t mf_dirent_put(void *buf, uint64_t size, uint64_t used, const char *name, uint64_t name_len, uint64_t ino,
+                             uint32_t type, uint64_t next);
 
 /* ---- notifications ------------------------------------------------------------------------------- */
 
@@ -257,18 +258,18 @@ MF_API int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const ch
 
 /** A command line of a filesystem program, parsed. */
 struct mf_cmdline {
-    uint32_t size;           /**< sizeof(struct mf_cmdline) */
-    uint32_t show_help;      /**< 1: --help was given; print `text` and exit 0 */
-    const char *source;      /**< first of two positional arguments, or NULL */
-    const char *mountpoint;  /**< last positional argument */
+    uint32_t size;          /**< sizeof(struct mf_cmdline) */
+    uint32_t show_help;     /**< 1: --help was given; print `text` and exit 0 */
+    const char *source;     /**< first of two positional arguments, or NULL */
+    const char *mountpoint; /**< last positional argument */
+    char options[1024];     /**< storage of opts.mount_options */
+    char text[1024];        /**< usage or error text */
     struct mf_session_opts opts;
-    char options[1024];      /**< storage of opts.mount_options */
-    char text[1024];         /**< usage or error text */
 };
 
 /**
  * Parse `[SOURCE] MOUNTPOINT [--readers N] [--clone off|auto|require] [--uring off|auto|require]
- * [-o option[,option]] [--debug] [--help]`. One dash serves as well as two.
+ * [--placement auto|pinned|free] [-o option[,option]] [--debug] [--help]`. One dash serves as well as two.
  *
  * @param wants_source  1: two positional arguments are needed, 0: one
  * @return 0; -EINVAL: `out->text` says what is wrong

@@ -24,13 +24,13 @@ struct mf_vkernel;
 
 /** What the virtual kernel offers at INIT; zero = what Linux 6.18 does. */
 struct mf_vkernel_opts {
-    uint32_t size;     /**< sizeof(struct mf_vkernel_opts) */
-    uint32_t minor;    /**< protocol minor; 0 = 45 */
-    uint64_t flags;    /**< INIT flags; 0 = those of Linux 6.18 */
+    uint32_t size;          /**< sizeof(struct mf_vkernel_opts) */
+    uint32_t minor;         /**< protocol minor; 0 = 45 */
+    uint64_t flags;         /**< INIT flags; 0 = those of Linux 6.18 */
     uint32_t clone_fail_at; /**< the n-th clone and all later ones fail; 0 = none */
     uint32_t clone_errno;   /**< with which errno; 0 = EINVAL */
     uint32_t uid, gid, pid; /**< the client's credentials */
-    uint32_t reserved;
+    uint32_t queues; /**< possible CPUs, each with a queue of requests over io_uring; 0 = io_uring is not offered */
 };
 
 /** @return 0 or -ENOMEM. Ownership: the caller frees *out after the session that is attached to it. */

@@ -22,9 +22,9 @@ extern "C" {
 struct mf_session; /**< one mount as seen by one set of readers */
 struct mf_req;     /**< one request that waits for its answer */
 
-#define MF_ROOT 1ull                    /**< node id of the root directory */
-#define MF_NO_FH 0xffffffffffffffffull  /**< mf_call.fh where the request names no file handle */
-#define MF_SECOND 1000000000ull         /**< one second in the nanoseconds that all time-outs use */
+#define MF_ROOT 1ull                   /**< node id of the root directory */
+#define MF_NO_FH 0xffffffffffffffffull /**< mf_call.fh where the request names no file handle */
+#define MF_SECOND 1000000000ull        /**< one second in the nanoseconds that all time-outs use */
 
 /**
  * Operations. The value is the kernel's opcode, and bit `1 << op` stands for it in mf_upcall_ops.implemented.
@@ -77,9 +77,9 @@ enum mf_op {
 
 /** What went wrong, in words for a person. Filled by set-up calls; the caller owns it. NULL is accepted. */
 struct mf_error {
-    uint32_t size;   /**< sizeof(struct mf_error) */
-    int32_t code;    /**< the negative errno that the call returned */
-    char text[504];  /**< what is wrong and what to do about it; NUL-terminated */
+    uint32_t size;  /**< sizeof(struct mf_error) */
+    int32_t code;   /**< the negative errno that the call returned */
+    char text[504]; /**< what is wrong and what to do about it; NUL-terminated */
 };
 
 /** Attributes of a node. The layout is the kernel's, so that a reply is one copy. */
@@ -122,14 +122,14 @@ struct mf_open {
     uint32_t reserved;  /**< 0 */
 };
 
-#define MF_OPEN_DIRECT_IO 0x1u              /**< no page cache */
-#define MF_OPEN_KEEP_CACHE 0x2u             /**< cached data stays valid over this open */
-#define MF_OPEN_NONSEEKABLE 0x4u            /**< lseek(2) fails */
-#define MF_OPEN_CACHE_DIR 0x8u              /**< the kernel may cache the listing (7.28) */
-#define MF_OPEN_STREAM 0x10u                /**< no file position at all */
-#define MF_OPEN_NOFLUSH 0x20u               /**< no FLUSH at close (7.35) */
+#define MF_OPEN_DIRECT_IO 0x1u               /**< no page cache */
+#define MF_OPEN_KEEP_CACHE 0x2u              /**< cached data stays valid over this open */
+#define MF_OPEN_NONSEEKABLE 0x4u             /**< lseek(2) fails */
+#define MF_OPEN_CACHE_DIR 0x8u               /**< the kernel may cache the listing (7.28) */
+#define MF_OPEN_STREAM 0x10u                 /**< no file position at all */
+#define MF_OPEN_NOFLUSH 0x20u                /**< no FLUSH at close (7.35) */
 #define MF_OPEN_PARALLEL_DIRECT_WRITES 0x40u /**< with DIRECT_IO: writes need no lock (7.38) */
-#define MF_OPEN_PASSTHROUGH 0x80u           /**< data goes to backing_id in the kernel (7.40) */
+#define MF_OPEN_PASSTHROUGH 0x80u            /**< data goes to backing_id in the kernel (7.40) */
 
 /** The answer to statfs. */
 struct mf_statfs {
@@ -259,15 +259,15 @@ struct mf_call {
     uint32_t valid; /**< MF_SET_* */
     uint32_t uid;   /**< the caller's; 0 where the kernel itself asks */
     uint32_t gid;
-    uint32_t pid;   /**< thread id of the caller in the mounter's pid namespace; 0 = the kernel, or unknown */
-    uint32_t again; /**< nonzero: this request may have been executed before */
+    uint32_t pid;        /**< thread id of the caller in the mounter's pid namespace; 0 = the kernel, or unknown */
+    uint32_t again;      /**< nonzero: this request may have been executed before */
     struct mf_attr attr; /**< setattr: the wanted values */
     void *buf;           /**< where the bytes of a data answer may be built; sent without a further copy */
     uint64_t buf_size;   /**< bytes at buf: at least `length` of a read or readdir */
     struct mf_req *req;
     struct mf_session *session;
-    uint32_t reader;    /**< index of the reader that runs this call */
-    uint32_t reserved;  /**< 0 */
+    uint32_t reader;   /**< index of the reader that runs this call */
+    uint32_t reserved; /**< 0 */
     struct mf_answer answer;
 };
 
@@ -301,7 +301,7 @@ struct mf_upcall_ops {
 struct mf_read_in {
     uint64_t fh;
     uint64_t offset;
-    uint64_t length;     /**< bytes wanted */
+    uint64_t length; /**< bytes wanted */
     uint64_t lock_owner;
     uint32_t flags;      /**< the file's open(2) flags now */
     uint32_t read_flags; /**< FUSE_READ_* */
@@ -309,16 +309,16 @@ struct mf_read_in {
 struct mf_write_in {
     uint64_t fh;
     uint64_t offset;
-    uint64_t length;      /**< bytes at data */
+    uint64_t length; /**< bytes at data */
     uint64_t lock_owner;
     const void *data;     /**< page-aligned; dies with the answer */
     uint32_t flags;       /**< the file's open(2) flags now */
     uint32_t write_flags; /**< FUSE_WRITE_* */
 };
 struct mf_setattr_in {
-    uint64_t fh;         /**< MF_NO_FH where none */
+    uint64_t fh; /**< MF_NO_FH where none */
     uint64_t lock_owner;
-    uint32_t valid;      /**< MF_SET_*: which of attr count */
+    uint32_t valid; /**< MF_SET_*: which of attr count */
     uint32_t reserved;
     struct mf_attr attr;
 };
@@ -338,8 +338,8 @@ struct mf_release_in {
  * Ownership: all pointers die when the request is answered.
  */
 struct mf_ops {
-    uint32_t size;  /**< sizeof(struct mf_ops) */
-    uint32_t flags; /**< 0 */
+    uint32_t size;               /**< sizeof(struct mf_ops) */
+    uint32_t flags;              /**< 0 */
     void (*destroy)(void *user); /**< once, on the thread of mf_session_run(), after the last handler */
     void (*reader_start)(struct mf_session *session, uint32_t reader, void *user);
     void (*reader_end)(struct mf_session *session, uint32_t reader, void *user);
@@ -394,6 +394,13 @@ enum mf_acl {
 /** Whether requests may travel over io_uring instead of the device. */
 enum mf_uring_mode { MF_URING_AUTO = 0, MF_URING_OFF = 1, MF_URING_REQUIRE = 2 };
 
+/** Where reader threads run, and how they stand to their clients in the scheduler's eyes. */
+enum mf_placement {
+    MF_PLACEMENT_AUTO = 0,   /**< rings: bound to their CPU, and yielding to clients while the machine is quiet */
+    MF_PLACEMENT_PINNED = 1, /**< each reader bound to a CPU, also on the device; scheduled as any thread */
+    MF_PLACEMENT_FREE = 2    /**< wherever the scheduler likes */
+};
+
 enum mf_log_level { MF_LOG_ERROR = 0, MF_LOG_WARNING = 1, MF_LOG_INFO = 2, MF_LOG_DEBUG = 3 };
 
 #define MF_OPT_SIGNALS 0x1u     /**< SIGINT, SIGTERM and SIGHUP end mf_session_run() cleanly */
@@ -405,26 +412,28 @@ enum mf_log_level { MF_LOG_ERROR = 0, MF_LOG_WARNING = 1, MF_LOG_INFO = 2, MF_LO
 
 /** Options of a session; zero is the default of every field. */
 struct mf_session_opts {
-    uint32_t size;            /**< sizeof(struct mf_session_opts) */
-    uint32_t flags;           /**< MF_OPT_* */
-    uint32_t readers;         /**< reader threads; 0 = automatic */
-    uint32_t clone_fd;        /**< enum mf_clone_mode */
-    uint32_t uring;           /**< enum mf_uring_mode */
-    uint32_t acl;             /**< enum mf_acl */
-    uint32_t max_write;       /**< bytes, 4096 to 1 MiB in whole pages; 0 = 1 MiB */
-    uint32_t max_readahead;   /**< bytes; 0 = the kernel's offer */
-    uint32_t max_background;  /**< 0 = the kernel's default */
-    uint32_t time_gran;       /**< nanoseconds; 0 = 1 */
-    uint32_t max_outstanding; /**< requests that may be kept unanswered per reader; 0 = 256 */
-    uint32_t stop_timeout_ms; /**< how long mf_session_stop() waits for handlers before it aborts; 0 = 10,000 */
-    uint64_t want;            /**< further INIT flags to ask for (protocol bits) */
-    uint64_t unwant;          /**< INIT flags not to ask for */
+    uint32_t size;             /**< sizeof(struct mf_session_opts) */
+    uint32_t flags;            /**< MF_OPT_* */
+    uint32_t readers;          /**< reader threads; 0 = automatic */
+    uint32_t clone_fd;         /**< enum mf_clone_mode */
+    uint32_t uring;            /**< enum mf_uring_mode */
+    uint32_t acl;              /**< enum mf_acl */
+    uint32_t max_write;        /**< bytes, 4096 to 1 MiB in whole pages; 0 = 1 MiB */
+    uint32_t max_readahead;    /**< bytes; 0 = the kernel's offer */
+    uint32_t max_background;   /**< 0 = the kernel's default */
+    uint32_t time_gran;        /**< nanoseconds; 0 = 1 */
+    uint32_t max_outstanding;  /**< requests that may be kept unanswered per reader; 0 = 256 */
+    uint32_t stop_timeout_ms;  /**< how long mf_session_stop() waits for handlers before it aborts; 0 = 10,000 */
+    uint64_t want;             /**< further INIT flags to ask for (protocol bits) */
+    uint64_t unwant;           /**< INIT flags not to ask for */
     const char *mount_options; /**< as after -o: "ro,allow_other,fsname=x"; NULL = none. Copied. */
     const char *fsname;        /**< source shown in /proc/mounts; NULL = "manifuse". Copied. */
     const char *subtype;       /**< type shown as fuse.SUBTYPE; NULL = none. Copied. */
     /** Log sink; NULL = standard error, warnings and errors only. Threads: any, several at once. */
     void (*log)(uint32_t level, const char *text, void *log_user);
     void *log_user;
+    uint32_t placement; /**< enum mf_placement */
+    uint32_t reserved;  /**< 0 */
 };
 
 /** Format of struct mf_negotiated. */
@@ -448,27 +457,30 @@ struct mf_negotiated {
     uint32_t acl;         /**< enum mf_acl */
     uint32_t owner_uid;
     uint32_t owner_gid;
-    uint32_t transport;   /**< enum mf_transport_kind */
-    uint64_t connection;  /**< the kernel's number of the connection; 0 = unknown */
+    uint32_t transport;  /**< enum mf_transport_kind */
+    uint64_t connection; /**< the kernel's number of the connection; 0 = unknown */
 };
 
 enum mf_transport_kind { MF_TRANSPORT_DEVICE = 1, MF_TRANSPORT_URING = 2, MF_TRANSPORT_MEMORY = 3 };
 
 /** What a session became. */
 struct mf_info {
-    uint32_t size;             /**< sizeof(struct mf_info) */
-    uint32_t readers;          /**< readers that serve, or will */
-    uint32_t channels;         /**< distinct descriptors among them */
-    uint32_t transport;        /**< enum mf_transport_kind */
-    uint32_t clone_error;      /**< errno of the first clone that failed; 0 = none did */
-    uint32_t failed_readers;   /**< readers that died, each replaced or the session ended */
-    uint64_t connection;       /**< N of /sys/fs/fuse/connections/N; 0 = unknown */
-    char clone_reason[128];    /**< why readers share a descriptor; "" where none do */
+    uint32_t size;              /**< sizeof(struct mf_info) */
+    uint32_t readers;           /**< readers that serve, or will */
+    uint32_t channels;          /**< distinct descriptors among them */
+    uint32_t transport;         /**< enum mf_transport_kind */
+    uint32_t clone_error;       /**< errno of the first clone that failed; 0 = none did */
+    uint32_t failed_readers;    /**< readers that died, each replaced or the session ended */
+    uint64_t connection;        /**< N of /sys/fs/fuse/connections/N; 0 = unknown */
+    char clone_reason[128];     /**< why readers share a descriptor; "" where none do */
     char transport_reason[128]; /**< why this transport is in use */
+    uint64_t growths;           /**< readers that joined because handlers waited */
+    uint64_t shrinks;           /**< readers that left again */
+    char placement[128];        /**< where readers run and how they are scheduled now, and why */
 };
 
-#define MF_STATS_OPS 64      /**< one row per opcode */
-#define MF_STATS_BUCKETS 32  /**< bucket i counts latencies of at most 2^i ns that exceed 2^(i-1) */
+#define MF_STATS_OPS 64     /**< one row per opcode */
+#define MF_STATS_BUCKETS 32 /**< bucket i counts latencies of at most 2^i ns that exceed 2^(i-1) */
 
 /** Counters of one operation. */
 struct mf_op_stats {
@@ -480,20 +492,20 @@ struct mf_op_stats {
 
 /** Counters of one reader. */
 struct mf_reader_stats {
-    uint32_t size;  /**< sizeof(struct mf_reader_stats) */
+    uint32_t size; /**< sizeof(struct mf_reader_stats) */
     uint32_t reader;
-    int32_t fd;     /**< descriptor that it reads; -1 = it has none */
-    uint32_t tid;   /**< thread id; 0 = not running */
+    int32_t fd;   /**< descriptor that it reads; -1 = it has none */
+    uint32_t tid; /**< thread id; 0 = not running */
     uint64_t requests;
     uint64_t replies;
     uint64_t errors;
     uint64_t bytes_in;
     uint64_t bytes_out;
-    uint64_t in_flight;   /**< requests not answered yet */
-    uint64_t wakeups;     /**< returns from waiting for a request */
-    uint64_t malformed;   /**< messages that did not decode */
-    uint64_t forgotten;   /**< handlers that returned without an answer */
-    uint64_t interrupts;  /**< INTERRUPT messages */
+    uint64_t in_flight;  /**< requests not answered yet */
+    uint64_t wakeups;    /**< returns from waiting for a request */
+    uint64_t malformed;  /**< messages that did not decode */
+    uint64_t forgotten;  /**< handlers that returned without an answer */
+    uint64_t interrupts; /**< INTERRUPT messages */
     struct mf_op_stats ops[MF_STATS_OPS];
     uint64_t latency[MF_STATS_BUCKETS]; /**< time from receipt to answer; every sixteenth request is timed */
 };
