@@ -33,6 +33,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import overhead
 import report
 import results
 from running import Running, ServerError, ensure_fusectl, ring_allowed, sweep_leftovers, why_no_ring
@@ -261,6 +262,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "clients": sorted({n for _, n in cells}),
         },
     }
+    say("calls of handlers")
+    data["overhead"] = overhead.measure()
     fleet = Fleet(servers)
     samples: Samples = defaultdict(list)
     try:

@@ -10,6 +10,7 @@ import re
 from html import escape
 from pathlib import Path
 
+import overhead
 import results
 from results import Cell, Data, Table
 from servers import CALLS, REQUESTS
@@ -222,6 +223,16 @@ def slow_handlers(scenarios: Data | None) -> list[str]:
     return lines + table(["row", "handlers", "what", "value", "required", ""], rows)
 
 
+def handler_calls(data: Data) -> list[str]:
+    rows = data.get("overhead")
+    if not rows:
+        return ["Not measured."]
+    measured = [r for r in rows if not r["skipped"]]
+    skipped = [f"- {r['what']}: {r['skipped']}" for r in rows if r["skipped"]]
+    lines = table(["ns", *overhead.CALLS], overhead.cells(measured)) if measured else []
+    return [*lines, "", *skipped]
+
+
 def idle(scenarios: Data | None) -> list[str]:
     if not scenarios or not scenarios["idle"]:
         return ["Not measured."]
@@ -281,6 +292,7 @@ def write(data: Data, scenarios: Data | None, busy: Data | None, docs: Path) -> 
         "sessions": sessions(t),
         "ring against device": ring_against_device(t),
         "slow handlers": slow_handlers(scenarios),
+        "handler calls": handler_calls(data),
         "idle": idle(scenarios),
         "busy machine": busy_machine(busy),
     }

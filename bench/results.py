@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
+import overhead
 from requirements import REQUIREMENTS, Requirement
 from servers import REQUESTS
 
@@ -247,5 +248,7 @@ def render(data: Data) -> str:
     for op in t.ops:
         if any(op == o for _, o, _ in t.cells):
             lines += [*op_table(t, op), ""]
+    if data.get("overhead"):
+        lines += [*overhead.render(data["overhead"]), ""]
     lines += requirement_table(data["comparisons"])
     return "\n".join(lines)
