@@ -55,7 +55,7 @@ type Options struct {
 
 	Placement Placement // where they run
 
-	ACL     ACL
+	ACL ACL
 
 	MountOptions string // as after -o: "ro,allow_other"
 	FSName       string // source shown in /proc/mounts; "" = manifuse
@@ -84,7 +84,7 @@ func (o *Options) raw() raw.Options {
 	r := raw.Options{
 		Readers: count(o.Readers), Clone: uint32(o.Clone), Uring: uint32(o.Uring), ACL: uint32(o.ACL),
 		Placement: uint32(o.Placement),
-		MaxWrite: count(o.MaxWrite), MaxReadahead: count(o.MaxReadahead), MaxBackground: count(o.MaxBackground),
+		MaxWrite:  count(o.MaxWrite), MaxReadahead: count(o.MaxReadahead), MaxBackground: count(o.MaxBackground),
 		MaxOutstanding: count(o.MaxOutstanding), TimeGran: count(int(o.TimeGran)),
 		Want: o.Want, Unwant: o.Unwant, MountOptions: o.MountOptions, FSName: o.FSName, Subtype: o.Subtype,
 	}

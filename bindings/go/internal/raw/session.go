@@ -181,7 +181,7 @@ func ParseCommandLine(args []string, wantsSource bool) (CommandLine, int) {
 		Options: Options{
 			Flags: uint32(o.flags), Readers: uint32(o.readers), Clone: uint32(o.clone_fd), Uring: uint32(o.uring),
 			Placement: uint32(o.placement),
-			ACL: uint32(o.acl), MountOptions: C.GoString(o.mount_options), FSName: C.GoString(o.fsname),
+			ACL:       uint32(o.acl), MountOptions: C.GoString(o.mount_options), FSName: C.GoString(o.fsname),
 			Subtype: C.GoString(o.subtype),
 		},
 	}, int(rc)
