@@ -8443,6 +8443,9 @@ int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error
 
 void mf__rings_shut(struct mf_session *s)
 {
+    /* What nobody answered yet is answered while that still reaches its client. */
+    if (s->ring_count && !s->abandoned)
+        mf__release_kept(s);
     for (uint32_t i = 0; i < s->ring_count; i++)
         mf__ring_shut(s->rings[i]);
     pthread_mutex_lock(&s->lock);
@@ -11015,6 +11018,8 @@ void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
+    if (!atomic_load(&r->shut))
+        (void)commit_waiting(r); /* no reader is left to do it; the entries end with the ring */
     pthread_mutex_lock(&r->submit);
     if (!atomic_exchange(&r->shut, true))
         ring_unmap(r);
