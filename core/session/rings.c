@@ -138,6 +138,9 @@ int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error
 
 void mf__rings_shut(struct mf_session *s)
 {
+    /* What nobody answered yet is answered while that still reaches its client. */
+    if (s->ring_count && !s->abandoned)
+        mf__release_kept(s);
     for (uint32_t i = 0; i < s->ring_count; i++)
         mf__ring_shut(s->rings[i]);
     pthread_mutex_lock(&s->lock);

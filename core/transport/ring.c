@@ -890,6 +890,8 @@ void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
+    if (!atomic_load(&r->shut))
+        (void)commit_waiting(r); /* no reader is left to do it; the entries end with the ring */
     pthread_mutex_lock(&r->submit);
     if (!atomic_exchange(&r->shut, true))
         ring_unmap(r);

@@ -661,6 +661,21 @@ Test(ring_channel, what_comes_after_it_was_shut_goes_nowhere)
     finish();
 }
 
+/* Laid when no reader was left to commit it. */
+Test(ring_channel, shutting_it_sends_the_answers_that_wait)
+{
+    struct asker a;
+
+    begin(1);
+    ask_access(&a);
+    expect(FUSE_ACCESS);
+    io.own_thread = false;
+    cr_expect_eq(answer(-EXDEV, NULL, 0), 0);
+    mf__ring_shut(ring);
+    cr_expect_eq(asked(&a), -EXDEV);
+    finish();
+}
+
 Test(ring_channel, entries_in_hand_at_the_end_are_gone_with_their_answer)
 {
     struct asker a;
