@@ -723,7 +723,11 @@ MF_API void mf_session_stop(struct mf_session *s);
 /** Unmount now, lazily; the session then ends. 0 or -errno. -ENOTCONN: this session made no mount. */
 MF_API int mf_session_unmount(struct mf_session *s);
 
-/** Free a session that does not run. Unmounts what it mounted. NULL is accepted. Blocks: shortly. */
+/**
+ * Free a session that does not run. Unmounts what it mounted. NULL is accepted. Blocks: shortly.
+ *
+ * Ownership: requests that were kept die with it; no thread may hold one any more.
+ */
 MF_API void mf_session_free(struct mf_session *s);
 
 /** What the session became. `out->size` says how much may be written. */
