@@ -320,6 +320,10 @@ static int join_connection(struct mf_session *s, int fd, const struct mf_negotia
     if (claimed && s->terms.connection && claimed != s->terms.connection)
         return mf__errorf(err, -EINVAL, "descriptor %d belongs to connection %llu, the terms to connection %llu", fd,
                           (unsigned long long)s->terms.connection, (unsigned long long)claimed);
+    snprintf(s->transport_reason, sizeof(s->transport_reason), "%s",
+             s->terms.transport == MF_TRANSPORT_URING
+                 ? "the first session has the rings; this one reads what stays on the device: FORGET, INTERRUPT"
+                 : "joined on a descriptor of the device");
     if (s->opts.readers == 0)
         s->opts.readers = 1; /* the caller decides how many by how many sessions it makes */
     rc = mf__channels_clone(s, s->opts.readers, err);

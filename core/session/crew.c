@@ -157,8 +157,9 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
 
 void mf__crew_leave(struct mf__reader *r)
 {
-    struct mf__crew *c = atomic_exchange(&r->crew, NULL);
+    struct mf__crew *c = atomic_load(&r->crew);
 
+    atomic_store(&r->crew, NULL); /* nobody else changes it while it is set */
     if (c)
         atomic_fetch_sub(&c->members, 1);
 }

@@ -231,7 +231,7 @@ int mf__terms_check(const struct mf_negotiated *neg, struct mf_error *err)
             "and flags 0x%llx: use the library version of the first session",
             neg->major, neg->minor, (unsigned long long)neg->flags, FUSE_KERNEL_VERSION, MF__MINOR,
             (unsigned long long)(SERVED | WANTED));
-    if (neg->transport != MF_TRANSPORT_DEVICE && neg->transport != MF_TRANSPORT_MEMORY)
+    if (neg->transport < MF_TRANSPORT_DEVICE || neg->transport > MF_TRANSPORT_MEMORY)
         return mf__errorf(err, -EPROTONOSUPPORT, "the connection's transport is of kind %u, which this library lacks",
                           neg->transport);
     return 0;

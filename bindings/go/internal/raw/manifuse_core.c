@@ -3137,6 +3137,10 @@ static int join_connection(struct mf_session *s, int fd, const struct mf_negotia
     if (claimed && s->terms.connection && claimed != s->terms.connection)
         return mf__errorf(err, -EINVAL, "descriptor %d belongs to connection %llu, the terms to connection %llu", fd,
                           (unsigned long long)s->terms.connection, (unsigned long long)claimed);
+    snprintf(s->transport_reason, sizeof(s->transport_reason), "%s",
+             s->terms.transport == MF_TRANSPORT_URING
+                 ? "the first session has the rings; this one reads what stays on the device: FORGET, INTERRUPT"
+                 : "joined on a descriptor of the device");
     if (s->opts.readers == 0)
         s->opts.readers = 1; /* the caller decides how many by how many sessions it makes */
     rc = mf__channels_clone(s, s->opts.readers, err);
@@ -6566,8 +6570,9 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
 
 void mf__crew_leave(struct mf__reader *r)
 {
-    struct mf__crew *c = atomic_exchange(&r->crew, NULL);
+    struct mf__crew *c = atomic_load(&r->crew);
 
+    atomic_store(&r->crew, NULL); /* nobody else changes it while it is set */
     if (c)
         atomic_fetch_sub(&c->members, 1);
 }
@@ -7454,7 +7459,7 @@ int mf__terms_check(const struct mf_negotiated *neg, struct mf_error *err)
             "and flags 0x%llx: use the library version of the first session",
             neg->major, neg->minor, (unsigned long long)neg->flags, FUSE_KERNEL_VERSION, MF__MINOR,
             (unsigned long long)(SERVED | WANTED));
-    if (neg->transport != MF_TRANSPORT_DEVICE && neg->transport != MF_TRANSPORT_MEMORY)
+    if (neg->transport < MF_TRANSPORT_DEVICE || neg->transport > MF_TRANSPORT_MEMORY)
         return mf__errorf(err, -EPROTONOSUPPORT, "the connection's transport is of kind %u, which this library lacks",
                           neg->transport);
     return 0;
