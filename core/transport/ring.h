@@ -21,6 +21,8 @@ struct mf__uring_sys {
     bool (*over)(void *kernel, struct mf__channel *device); /* the connection is gone: a receive would not wait */
 };
 extern const struct mf__uring_sys mf__uring_system;
+/* Memory that the kernel writes to: a forked child must not share it, or it would be copied under its feet. */
+void mf__uring_keep_from_children(const struct mf__region *region);
 
 struct mf__ring_opts {
     const struct mf__uring_sys *sys; /* stays the caller's, like what is below */

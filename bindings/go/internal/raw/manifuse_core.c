@@ -6378,6 +6378,8 @@ struct mf__uring_sys {
     bool (*over)(void *kernel, struct mf__channel *device); /* the connection is gone: a receive would not wait */
 };
 extern const struct mf__uring_sys mf__uring_system;
+/* Memory that the kernel writes to: a forked child must not share it, or it would be copied under its feet. */
+void mf__uring_keep_from_children(const struct mf__region *region);
 
 struct mf__ring_opts {
     const struct mf__uring_sys *sys; /* stays the caller's, like what is below */
@@ -10250,152 +10252,7 @@ static void nap(void)
     nanosleep(&time, NULL);
 }
 
-/* ---- the system ------------------------------------------------------------------------------------ */
-
-#if defined(__linux__) && !defined(MF_NO_LINUX)
-#include <sys/syscall.h>
-
-static uint32_t system_queues(void *kernel)
-{
-    FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
-    unsigned first = 0, last = 0;
-    int n;
-
-    (void)kernel;
-    if (!file)
-        return 0;
-    n = fscanf(file, "%u-%u", &first, &last);
-    fclose(file);
-    if (n == 1)
-        last = first;
-    return n < 1 || first != 0 ? 0 : last + 1;
-}
-
-static int system_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
-{
-    long rc = syscall(MF__SYS_IO_URING_SETUP, entries, p);
-
-    (void)kernel;
-    return rc < 0 ? -errno : (int)rc;
-}
-
-static int system_enter(void *kernel, int fd, uint32_t transport_ring_submit, uint32_t wait, uint32_t flags)
-{
-    long rc = syscall(MF__SYS_IO_URING_ENTER, fd, transport_ring_submit, wait, flags, NULL, 0);
-
-    (void)kernel;
-    return rc < 0 ? -errno : (int)rc;
-}
-
-static int system_attach(void *kernel, int fd, struct mf__channel *device)
-{
-    int32_t file = device->fd;
-
-    (void)kernel;
-    return syscall(MF__SYS_IO_URING_REGISTER, fd, MF__URING_REGISTER_FILES, &file, 1) < 0 ? -errno : 0;
-}
-
-static int system_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
-{
-    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
-
-    (void)kernel;
-    if (base == MAP_FAILED)
-        return -errno;
-    /* A child that does not exec would keep the ring, and with it the mount, alive. */
-    madvise(base, size, MADV_DONTFORK);
-    *out = base;
-    return 0;
-}
-
-static void keep_from_children(const struct mf__region *region)
-{
-    /* A forked child must not share pages that the kernel writes to: they would be copied under its feet. */
-    if (region->base)
-        madvise(region->base, region->size, MADV_DONTFORK);
-}
-
-#else
-
-static uint32_t system_queues(void *kernel)
-{
-    (void)kernel;
-    return 0;
-}
-
-static int system_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
-{
-    (void)kernel;
-    (void)entries;
-    (void)p;
-    return -ENOSYS;
-}
-
-static int system_enter(void *kernel, int fd, uint32_t transport_ring_submit, uint32_t wait, uint32_t flags)
-{
-    (void)kernel;
-    (void)fd;
-    (void)transport_ring_submit;
-    (void)wait;
-    (void)flags;
-    return -ENOSYS;
-}
-
-static int system_attach(void *kernel, int fd, struct mf__channel *device)
-{
-    (void)kernel;
-    (void)fd;
-    (void)device;
-    return -ENOSYS;
-}
-
-static int system_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
-{
-    (void)kernel;
-    (void)fd;
-    (void)size;
-    (void)offset;
-    (void)out;
-    return -ENOSYS;
-}
-
-static void keep_from_children(const struct mf__region *region)
-{
-    (void)region;
-}
-
-#endif
-
-static void system_unmap(void *kernel, void *base, size_t size)
-{
-    (void)kernel;
-    munmap(base, size);
-}
-
-static void system_close(void *kernel, int fd)
-{
-    (void)kernel;
-    close(fd);
-}
-
-static bool system_over(void *kernel, struct mf__channel *device)
-{
-    struct pollfd p = { .fd = device->fd };
-
-    (void)kernel;
-    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
-}
-
-const struct mf__uring_sys mf__uring_system = {
-    .queues = system_queues,
-    .setup = system_setup,
-    .enter = system_enter,
-    .attach = system_attach,
-    .map = system_map,
-    .unmap = system_unmap,
-    .close = system_close,
-    .over = system_over,
-};
+/* ---- can it be had? ------------------------------------------------------------------------------------ */
 
 int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, size_t room)
 {
@@ -11141,9 +10998,9 @@ static int ring_memory(struct ring *r)
         rc = mf__region_new(&r->pools, (size_t)r->count * o->max_payload);
     if (rc < 0)
         return rc;
-    keep_from_children(&r->headers);
-    keep_from_children(&r->payloads);
-    keep_from_children(&r->pools);
+    mf__uring_keep_from_children(&r->headers);
+    mf__uring_keep_from_children(&r->payloads);
+    mf__uring_keep_from_children(&r->pools);
     for (uint32_t i = 0; i < r->count; i++)
         entry_init(r, i, o->first_queue + (r->queue_count - 1 - i / o->depth) * o->step);
     for (uint32_t i = 0; i < r->queue_count; i++)
@@ -11184,6 +11041,158 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 #undef TAKE_OVER
 #undef TRIES
 #undef WAKE_DATA
+
+/* ==== core/transport/uring_system.c ==== */
+/* SPDX-License-Identifier: MIT */
+/* uring_system.c - the io_uring calls of the real kernel, behind struct mf__uring_sys. */
+
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+#include <sys/syscall.h>
+#endif
+
+
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+static uint32_t system_queues(void *kernel)
+{
+    FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
+    unsigned first = 0, last = 0;
+    int n;
+
+    (void)kernel;
+    if (!file)
+        return 0;
+    n = fscanf(file, "%u-%u", &first, &last);
+    fclose(file);
+    if (n == 1)
+        last = first;
+    return n < 1 || first != 0 ? 0 : last + 1;
+}
+
+static int system_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
+{
+    long rc = syscall(MF__SYS_IO_URING_SETUP, entries, p);
+
+    (void)kernel;
+    return rc < 0 ? -errno : (int)rc;
+}
+
+static int system_enter(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags)
+{
+    long rc = syscall(MF__SYS_IO_URING_ENTER, fd, submit, wait, flags, NULL, 0);
+
+    (void)kernel;
+    return rc < 0 ? -errno : (int)rc;
+}
+
+static int system_attach(void *kernel, int fd, struct mf__channel *device)
+{
+    int32_t file = device->fd;
+
+    (void)kernel;
+    return syscall(MF__SYS_IO_URING_REGISTER, fd, MF__URING_REGISTER_FILES, &file, 1) < 0 ? -errno : 0;
+}
+
+static int system_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
+{
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
+
+    (void)kernel;
+    if (base == MAP_FAILED)
+        return -errno;
+    /* A child that does not exec would keep the ring, and with it the mount, alive. */
+    madvise(base, size, MADV_DONTFORK);
+    *out = base;
+    return 0;
+}
+
+void mf__uring_keep_from_children(const struct mf__region *region)
+{
+    /* A forked child must not share pages that the kernel writes to: they would be copied under its feet. */
+    if (region->base)
+        madvise(region->base, region->size, MADV_DONTFORK);
+}
+
+#else
+
+static uint32_t system_queues(void *kernel)
+{
+    (void)kernel;
+    return 0;
+}
+
+static int system_setup(void *kernel, uint32_t entries, struct mf__uring_params *p)
+{
+    (void)kernel;
+    (void)entries;
+    (void)p;
+    return -ENOSYS;
+}
+
+static int system_enter(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags)
+{
+    (void)kernel;
+    (void)fd;
+    (void)submit;
+    (void)wait;
+    (void)flags;
+    return -ENOSYS;
+}
+
+static int system_attach(void *kernel, int fd, struct mf__channel *device)
+{
+    (void)kernel;
+    (void)fd;
+    (void)device;
+    return -ENOSYS;
+}
+
+static int system_map(void *kernel, int fd, size_t size, uint64_t offset, void **out)
+{
+    (void)kernel;
+    (void)fd;
+    (void)size;
+    (void)offset;
+    (void)out;
+    return -ENOSYS;
+}
+
+void mf__uring_keep_from_children(const struct mf__region *region)
+{
+    (void)region;
+}
+
+#endif
+
+static void system_unmap(void *kernel, void *base, size_t size)
+{
+    (void)kernel;
+    munmap(base, size);
+}
+
+static void system_close(void *kernel, int fd)
+{
+    (void)kernel;
+    close(fd);
+}
+
+static bool system_over(void *kernel, struct mf__channel *device)
+{
+    struct pollfd p = { .fd = device->fd };
+
+    (void)kernel;
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
+const struct mf__uring_sys mf__uring_system = {
+    .queues = system_queues,
+    .setup = system_setup,
+    .enter = system_enter,
+    .attach = system_attach,
+    .map = system_map,
+    .unmap = system_unmap,
+    .close = system_close,
+    .over = system_over,
+};
 
 /* ==== core/vkernel/calls.c ==== */
 /* SPDX-License-Identifier: MIT */
