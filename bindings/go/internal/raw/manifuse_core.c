@@ -9443,6 +9443,9 @@ static int device_receive(struct mf__channel *ch, struct mf__io *spare, struct m
     /* Afterwards a length that is not 0 says that a whole request is there: the buffer is the journal. */
     memset(spare->recv, 0, sizeof(uint32_t));
     n = read(ch->fd, spare->recv, spare->recv_size);
+    /* Said of a request that the end of the mount overtook, too: only a second read tells whether it was aborted. */
+    if (n < 0 && errno == ECONNABORTED)
+        n = read(ch->fd, spare->recv, spare->recv_size);
     if (n < 0) {
         /* The request went away while it was copied: there may be another. */
         return errno == ENOENT ? -EAGAIN : -errno;
