@@ -17,6 +17,9 @@ from typing import Any, Callable, Optional
 
 import pytest
 
+from manifuse import InodeFS
+from manifuse.testing import Client
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "python"))
 
@@ -103,6 +106,29 @@ def mnt(tmp_path: Path) -> Iterator[Path]:
     left = is_mounted(path)
     abort_connections_of(path)
     assert not left, "a mount was left behind"
+
+
+@pytest.fixture(params=["device", "ring"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """How requests come from the virtual kernel."""
+    return str(request.param)
+
+
+Connect = Callable[..., Client]
+
+
+@pytest.fixture
+def connect(transport: str) -> Connect:
+    """What makes a Client, on each transport in turn; queues are those of the ring."""
+
+    def make(fs: InodeFS, readers: int = 1, *, queues: int = 2, **options: Any) -> Client:
+        if transport == "ring":
+            options.update(queues=queues, uring="require")
+        client = Client(fs, readers, **options)
+        assert client.session.info().transport == ("uring" if transport == "ring" else "memory")
+        return client
+
+    return make
 
 
 def run(*argv: str, timeout: float = 20.0, **kwargs: Any) -> subprocess.CompletedProcess[str]:

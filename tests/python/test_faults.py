@@ -7,17 +7,18 @@ import errno
 import gc
 import logging
 import os
+import queue
 import stat
 import struct
 import threading
 import time
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
-from conftest import wait_for
+from conftest import Connect, wait_for
 from manifuse import ROOT, Attr, Dirent, Entry, FileSlice, InodeFS, Open, Reply, Session, Statfs, context
 from manifuse._native import lib
 from manifuse.testing import Client
@@ -54,8 +55,10 @@ def raiser(error: BaseException) -> Any:
         (type("Own", (FileNotFoundError,), {})(), errno.ENOENT),
     ],
 )
-def test_os_errors_are_their_errno(error: OSError, number: int, caplog: pytest.LogCaptureFixture) -> None:
-    with Client(Tiny(read=raiser(error))) as client, refused(number):
+def test_os_errors_are_their_errno(
+    connect: Connect, error: OSError, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(Tiny(read=raiser(error))) as client, refused(number):
         client.read(2, 0, 10)
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
@@ -77,8 +80,10 @@ def test_os_errors_are_their_errno(error: OSError, number: int, caplog: pytest.L
         AssertionError(),
     ],
 )
-def test_other_exceptions_are_eio_and_logged(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    with Client(Tiny(read=raiser(error))) as client:
+def test_other_exceptions_are_eio_and_logged(
+    connect: Connect, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(Tiny(read=raiser(error))) as client:
         with refused(errno.EIO):
             client.read(2, 0, 10)
         assert client.getattr(2).size == 5  # life goes on
@@ -89,7 +94,7 @@ def test_other_exceptions_are_eio_and_logged(error: Exception, caplog: pytest.Lo
     assert record.name == "manifuse"
 
 
-def test_an_exception_that_cannot_be_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_that_cannot_be_shown(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     class Evil(OSError):
         @property
         def errno(self) -> int:  # type: ignore[override]
@@ -98,7 +103,7 @@ def test_an_exception_that_cannot_be_shown(caplog: pytest.LogCaptureFixture) -> 
         def __str__(self) -> str:
             raise RuntimeError
 
-    with Client(Tiny(read=raiser(Evil()))) as client:
+    with connect(Tiny(read=raiser(Evil()))) as client:
         with refused(errno.EIO):
             client.read(2, 0, 10)
         assert client.getattr(2).size == 5
@@ -184,8 +189,8 @@ def ask(client: Client, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "answer"), GARBAGE, ids=lambda v: repr(v)[:30])
-def test_garbage_is_eio_and_logged(name: str, answer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with Client(Tiny(**{name: lambda *args: answer})) as client:
+def test_garbage_is_eio_and_logged(connect: Connect, name: str, answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with connect(Tiny(**{name: lambda *args: answer})) as client:
         with refused(errno.EIO):
             ask(client, name)
         assert client.bad_replies == 0
@@ -196,31 +201,31 @@ def test_garbage_is_eio_and_logged(name: str, answer: Any, caplog: pytest.LogCap
     assert isinstance(message.exc_info[1], (TypeError, ValueError))
 
 
-def test_garbage_in_constructors_shows_where(caplog: pytest.LogCaptureFixture) -> None:
+def test_garbage_in_constructors_shows_where(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     makers: list[Any] = [
         lambda *a: Entry(2, Attr(0o644)),
         lambda *a: Entry(0, FILE),
         lambda *a: Entry(2, Attr(stat.S_IFREG, size=-1)),
     ]
     for make in makers:
-        with Client(Tiny(lookup=make)) as client, refused(errno.EIO):
+        with connect(Tiny(lookup=make)) as client, refused(errno.EIO):
             client.lookup(ROOT, "f")
     assert "no file type" in caplog.text
     for bad in ("a/b", "", "a\0b"):
-        with Client(Tiny(readdir=lambda n, bad=bad: [Dirent(bad)])) as client, refused(errno.EIO):
+        with connect(Tiny(readdir=lambda n, bad=bad: [Dirent(bad)])) as client, refused(errno.EIO):
             client.listdir("/")
     assert "not a file name" in caplog.text
 
 
-def test_an_object_that_lies_about_its_wire_form() -> None:
+def test_an_object_that_lies_about_its_wire_form(connect: Connect) -> None:
     class Liar(Attr):
         __slots__ = ()
         _packed = b"short"
 
-    with Client(Tiny(getattr=lambda n: Liar.__new__(Liar))) as client, refused(errno.EIO):
+    with connect(Tiny(getattr=lambda n: Liar.__new__(Liar))) as client, refused(errno.EIO):
         client.getattr(2)
     empty = object.__new__(Entry)
-    with Client(Tiny(lookup=lambda p, n: empty)) as client, refused(errno.EIO):
+    with connect(Tiny(lookup=lambda p, n: empty)) as client, refused(errno.EIO):
         client.lookup(ROOT, "f")
 
 
@@ -228,8 +233,8 @@ def test_an_object_that_lies_about_its_wire_form() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt("enough"), SystemExit(3)])
-def test_some_exceptions_end_the_session_and_come_out_of_run(error: BaseException) -> None:
-    client = Client(Tiny(read=raiser(error)), serve=False)
+def test_some_exceptions_end_the_session_and_come_out_of_run(connect: Connect, error: BaseException) -> None:
+    client = connect(Tiny(read=raiser(error)), serve=False)
     caught: list[BaseException] = []
 
     def serve() -> None:
@@ -250,17 +255,18 @@ def test_some_exceptions_end_the_session_and_come_out_of_run(error: BaseExceptio
 # ---- context
 
 
-def test_context_says_who_asks() -> None:
+def test_context_says_who_asks(connect: Connect) -> None:
     seen: list[Any] = []
 
     def mkdir(parent: int, name: str, mode: int) -> Entry:
         seen.append(context())
         return Entry(3, DIR)
 
-    with Client(Tiny(mkdir=mkdir), uid=11, gid=12, pid=13) as client:
+    with connect(Tiny(mkdir=mkdir), uid=11, gid=12, pid=13) as client:
         client.mkdir("/d")
+        last = client.session.stats()[-1].reader  # on the ring the first reader is the device's
     c = seen[0]
-    assert (c.uid, c.gid, c.pid, c.reader) == (11, 12, 13, 0)
+    assert (c.uid, c.gid, c.pid, c.reader) == (11, 12, 13, last)
     assert c.unique > 0
     assert not c.again
     assert "uid=11" in repr(c)
@@ -278,7 +284,7 @@ def test_context_outside_a_handler() -> None:
 # ---- interrupts
 
 
-def test_a_waiting_handler_learns_of_an_interrupt() -> None:
+def test_a_waiting_handler_learns_of_an_interrupt(connect: Connect) -> None:
     entered = threading.Event()
 
     def read(node: int, fh: int, offset: int, size: int) -> bytes:
@@ -291,7 +297,7 @@ def test_a_waiting_handler_learns_of_an_interrupt() -> None:
         assert c.interrupted
         raise InterruptedError
 
-    with Client(Tiny(read=read), readers=2) as client:
+    with connect(Tiny(read=read), readers=2) as client:
         unique = client.send(lib.MF_OP_READ, 2, READ)
         assert entered.wait(20)
         client.interrupt(unique)
@@ -300,10 +306,10 @@ def test_a_waiting_handler_learns_of_an_interrupt() -> None:
         assert sum(r.interrupts for r in client.session.stats()) == 1
 
 
-def test_interrupt_handler_of_the_class() -> None:
+def test_interrupt_handler_of_the_class(connect: Connect) -> None:
     heard: list[int] = []
     gate = Gate(interrupt=heard.append)
-    with Client(gate, readers=2) as client:
+    with connect(gate, readers=2) as client:
         unique = client.send(lib.MF_OP_READ, 2, READ)
         wait_for(lambda: gate.inside, "the handler")
         client.interrupt(unique)
@@ -313,9 +319,9 @@ def test_interrupt_handler_of_the_class() -> None:
     assert heard == [unique]
 
 
-def test_a_failing_interrupt_function_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_interrupt_function_is_logged(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate(interrupt=raiser(ValueError("oh")))
-    with Client(gate, readers=2) as client:
+    with connect(gate, readers=2) as client:
         unique = client.send(lib.MF_OP_READ, 2, READ)
         wait_for(lambda: gate.inside, "the handler")
         client.interrupt(unique)
@@ -334,7 +340,7 @@ def deferring(kept: list[Reply]) -> Any:
     return handler
 
 
-def test_answers_from_another_thread() -> None:
+def test_answers_from_another_thread(connect: Connect) -> None:
     kept: list[Reply] = []
     answers: dict[str, Any] = {
         "lookup": lambda r: r.entry(ENTRY),
@@ -349,7 +355,7 @@ def test_answers_from_another_thread() -> None:
         "unlink": lambda r: r.done(),
         "create": lambda r: r.create(ENTRY, 5),
     }
-    with Client(Tiny(**{name: deferring(kept) for name in answers})) as client:
+    with connect(Tiny(**{name: deferring(kept) for name in answers})) as client:
         for name in answers:
             thread = threading.Thread(target=ask, args=(client, name))
             thread.start()
@@ -369,13 +375,13 @@ def test_answers_from_another_thread() -> None:
         assert client.wait(unique) == b"later"
 
 
-def test_answers_by_descriptor_and_size(tmp_path: Any) -> None:
+def test_answers_by_descriptor_and_size(connect: Connect, tmp_path: Any) -> None:
     kept: list[Reply] = []
     path = tmp_path / "x"
     path.write_bytes(b"0123456789")
     with (
         open(path, "rb") as file,
-        Client(Tiny(read=deferring(kept), getxattr=deferring(kept))) as client,
+        connect(Tiny(read=deferring(kept), getxattr=deferring(kept))) as client,
     ):
         unique = client.send(lib.MF_OP_READ, 2, READ)
         wait_for(lambda: kept, "the read").pop().data(FileSlice(file.fileno(), 4, 3))
@@ -385,9 +391,9 @@ def test_answers_by_descriptor_and_size(tmp_path: Any) -> None:
         assert struct.unpack_from("=I", client.wait(unique)) == (77,)
 
 
-def test_errors_later(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_later(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     kept: list[Reply] = []
-    with Client(Tiny(read=deferring(kept))) as client:
+    with connect(Tiny(read=deferring(kept))) as client:
         for error, number in ((errno.ENOSPC, errno.ENOSPC), (FileNotFoundError(), errno.ENOENT), (ValueError(), 5)):
             unique = client.send(lib.MF_OP_READ, 2, READ)
             wait_for(lambda: kept, "the read").pop().error(error)
@@ -405,16 +411,16 @@ def test_errors_later(caplog: pytest.LogCaptureFixture) -> None:
             client.wait(unique)
 
 
-def test_a_reply_that_is_dropped_answers_eio(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reply_that_is_dropped_answers_eio(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     def read(*args: Any) -> None:
         context().defer()
 
-    with Client(Tiny(read=read)) as client, refused(errno.EIO):
+    with connect(Tiny(read=read)) as client, refused(errno.EIO):
         client.read(2, 0, 10)
     assert "without an answer" in caplog.text
 
 
-def test_defer_twice_and_fail_after_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_defer_twice_and_fail_after_it(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     kept: list[Reply] = []
 
     def read(*args: Any) -> None:
@@ -424,16 +430,16 @@ def test_defer_twice_and_fail_after_it(caplog: pytest.LogCaptureFixture) -> None
             c.defer()
         raise ValueError("after it")
 
-    with Client(Tiny(read=read)) as client:
+    with connect(Tiny(read=read)) as client:
         unique = client.send(lib.MF_OP_READ, 2, READ)
         wait_for(lambda: "after it" in caplog.text, "the log")
         kept.pop().data(b"still")
         assert client.wait(unique) == b"still"
 
 
-def test_an_interrupt_reaches_a_deferred_request() -> None:
+def test_an_interrupt_reaches_a_deferred_request(connect: Connect) -> None:
     kept: list[Reply] = []
-    with Client(Tiny(read=deferring(kept))) as client:
+    with connect(Tiny(read=deferring(kept))) as client:
         unique = client.send(lib.MF_OP_READ, 2, READ)
         reply = wait_for(lambda: kept, "the read").pop()
         told = threading.Event()
@@ -446,9 +452,9 @@ def test_an_interrupt_reaches_a_deferred_request() -> None:
             client.wait(unique)
 
 
-def test_replies_outlive_the_session_harmlessly() -> None:
+def test_replies_outlive_the_session_harmlessly(connect: Connect) -> None:
     kept: list[Reply] = []
-    client = Client(Tiny(read=deferring(kept)), stop_timeout=1.0)
+    client = connect(Tiny(read=deferring(kept)), stop_timeout=1.0)
     client.send(lib.MF_OP_READ, 2, READ)
     wait_for(lambda: kept, "the read")
     client.close()
@@ -459,7 +465,7 @@ def test_replies_outlive_the_session_harmlessly() -> None:
     gc.collect()
 
 
-def test_replies_race() -> None:
+def test_replies_race(connect: Connect) -> None:
     kept: list[Reply] = []
     wins: list[int] = []
 
@@ -470,7 +476,7 @@ def test_replies_race() -> None:
         except RuntimeError:
             pass
 
-    with Client(Tiny(read=deferring(kept))) as client:
+    with connect(Tiny(read=deferring(kept))) as client:
         for _ in range(50):
             unique = client.send(lib.MF_OP_READ, 2, READ)
             reply = wait_for(lambda: kept, "the read").pop()
@@ -485,12 +491,54 @@ def test_replies_race() -> None:
         assert client.bad_replies == 0
 
 
+def test_threads_that_answered_may_end(connect: Connect) -> None:
+    kept: queue.SimpleQueue[Optional[Reply]] = queue.SimpleQueue()
+
+    def work() -> None:
+        for reply in iter(kept.get, None):
+            reply.data(b"later")
+
+    with connect(Tiny(read=lambda *args: kept.put(context().defer())), readers=0, queues=1) as client:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        uniques = [client.send(lib.MF_OP_READ, 2, READ) for _ in range(200)]
+        for unique in uniques:
+            assert client.wait(unique) == b"later"
+        for _ in threads:
+            kept.put(None)
+        for thread in threads:
+            thread.join(20)
+        # An entry of a ring that such a thread had armed would be gone with it.
+        for _ in range(200):
+            assert client.getattr(2).size == 5
+        assert client.bad_replies == 0
+
+
+# ---- waiting
+
+
+def test_a_handler_that_sleeps_holds_up_nobody(connect: Connect) -> None:
+    gate = Gate()
+    with connect(gate, readers=0, queues=1) as client:
+        uniques = []
+        for _ in range(5):
+            uniques.append(client.send(lib.MF_OP_READ, 2, READ))
+            wait_for(lambda: gate.inside == len(uniques), "one more handler at once")
+            assert client.getattr(2).size == 5
+        gate.opened.set()
+        for unique in uniques:
+            assert client.wait(unique) == b"hello"
+        assert client.session.info().growths > 0
+        assert client.bad_replies == 0
+
+
 # ---- stopping
 
 
-def test_stop_has_a_deadline_when_a_handler_never_answers() -> None:
+def test_stop_has_a_deadline_when_a_handler_never_answers(connect: Connect) -> None:
     gate = Gate()
-    client = Client(gate, readers=2, stop_timeout=0.3)
+    client = connect(gate, readers=2, stop_timeout=0.3)
     client.send(lib.MF_OP_READ, 2, READ)
     wait_for(lambda: gate.inside, "the handler")
     start = time.monotonic()
@@ -501,7 +549,7 @@ def test_stop_has_a_deadline_when_a_handler_never_answers() -> None:
     time.sleep(0.1)
 
 
-def test_stop_from_a_handler() -> None:
+def test_stop_from_a_handler(connect: Connect) -> None:
     class Stopping(Tiny):
         session: Session
 
@@ -510,7 +558,7 @@ def test_stop_from_a_handler() -> None:
             return b"last"
 
     fs = Stopping()
-    client = Client(fs, serve=False)
+    client = connect(fs, serve=False)
     fs.session = client.session
     thread = threading.Thread(target=client.session.run)
     thread.start()
@@ -520,8 +568,8 @@ def test_stop_from_a_handler() -> None:
     client.close()
 
 
-def test_abort_is_an_error_of_run() -> None:
-    client = Client(Tiny(), serve=False)
+def test_abort_is_an_error_of_run(connect: Connect) -> None:
+    client = connect(Tiny(), serve=False)
     caught: list[BaseException] = []
 
     def serve() -> None:
@@ -539,8 +587,8 @@ def test_abort_is_an_error_of_run() -> None:
     client.close()
 
 
-def test_unmount_ends_run() -> None:
-    client = Client(Tiny(), serve=False)
+def test_unmount_ends_run(connect: Connect) -> None:
+    client = connect(Tiny(), serve=False)
     thread = threading.Thread(target=client.session.run)
     thread.start()
     client.getattr(2)
@@ -555,12 +603,12 @@ def test_unmount_ends_run() -> None:
 # ---- lifetime
 
 
-def test_everything_is_freed() -> None:
+def test_everything_is_freed(connect: Connect) -> None:
     class Plain(Tiny):
         pass
 
     fs: Any = Plain()
-    client: Any = Client(fs, readers=2)
+    client: Any = connect(fs, readers=2)
     client.read_bytes("/f")
     refs = [weakref.ref(fs), weakref.ref(client), weakref.ref(client.session)]
     threads = threading.active_count()
@@ -570,8 +618,8 @@ def test_everything_is_freed() -> None:
     assert threading.active_count() <= threads
 
 
-def test_a_closed_session_says_so() -> None:
-    client = Client(Tiny())
+def test_a_closed_session_says_so(connect: Connect) -> None:
+    client = connect(Tiny())
     client.close()
     client.close()
     with pytest.raises(ValueError, match="closed"):
@@ -582,9 +630,9 @@ def test_a_closed_session_says_so() -> None:
         client.session.stop()
 
 
-def test_closing_under_load() -> None:
+def test_closing_under_load(connect: Connect) -> None:
     for _ in range(10):
-        client = Client(Tiny(), readers=3)
+        client = connect(Tiny(), readers=3)
         ended: list[int] = []
 
         def work(client: Client = client, ended: list[int] = ended) -> None:
@@ -604,13 +652,13 @@ def test_closing_under_load() -> None:
         assert len(ended) == 4
 
 
-def test_many_threads_and_readers() -> None:
+def test_many_threads_and_readers(connect: Connect) -> None:
     def readdir(node: int) -> Iterator[Dirent]:
         for i in range(300):
             yield Dirent(f"n{i}", i + 5)
 
     errors: list[BaseException] = []
-    with Client(Tiny(readdir=readdir), readers=4) as client:
+    with connect(Tiny(readdir=readdir), readers=4) as client:
 
         def work() -> None:
             try:
@@ -633,11 +681,11 @@ def test_many_threads_and_readers() -> None:
 
 
 @pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="a sanitizer keeps freed memory")
-def test_no_memory_is_lost_per_request() -> None:
+def test_no_memory_is_lost_per_request(connect: Connect) -> None:
     import resource
 
     data = bytes(65536)
-    with Client(
+    with connect(
         Tiny(
             read=lambda n, fh, o, s: data[:s],
             write=lambda n, fh, o, d: len(d),

@@ -13,11 +13,13 @@ import pytest
 
 import manifuse
 from conftest import ROOT as TREE
-from conftest import python, run, wait_for
+from conftest import Connect, python, run, wait_for
 from manifuse import NegotiatedContext, Session
 from manifuse._native import lib
 from manifuse.testing import Client, upcall_ns
 from support import Gate, Tiny, refused
+
+# ---- clones: descriptors of the device, which requests over a ring do not come on
 
 
 def test_readers_and_clones() -> None:
@@ -46,9 +48,12 @@ def test_a_clone_that_fails_leaves_the_others_serving() -> None:
         Client(Tiny(), readers=4, clone_fd="require", clone_fail_at=2, clone_errno=errno.EMFILE)
 
 
-def test_two_handlers_are_in_flight_on_two_readers() -> None:
+# ---- readers
+
+
+def test_two_handlers_are_in_flight_on_two_readers(connect: Connect, transport: str) -> None:
     gate = Gate()
-    with Client(gate, readers=2, clone_fd="require") as client:
+    with connect(gate, readers=2) as client:
         threads = [threading.Thread(target=client.read, args=(2, 0, 10)) for _ in range(2)]
         for thread in threads:
             thread.start()
@@ -57,15 +62,17 @@ def test_two_handlers_are_in_flight_on_two_readers() -> None:
         for thread in threads:
             thread.join(20)
         assert gate.most == 2
-        assert client.reads(0) > 0
-        assert client.reads(1) > 0
+        if transport == "device":
+            assert client.session.info().readers == 2
+            assert client.reads(0) > 0
+            assert client.reads(1) > 0
         assert client.bad_replies == 0
-        stats = client.session.stats()
-        assert len(stats) == 2
-        assert all(reader.ops["read"].requests == 1 for reader in stats)
+        stats = [reader for reader in client.session.stats() if "read" in reader.ops]
+        assert [reader.ops["read"].requests for reader in stats] == [1, 1]
         assert len({reader.tid for reader in stats}) == 2
 
 
+# What is added serves the device, also beside rings.
 def test_add_reader() -> None:
     gate = Gate()
     with Client(gate, readers=1) as client:
@@ -80,14 +87,45 @@ def test_add_reader() -> None:
         assert client.session.info().readers == 2
 
 
-def test_stats() -> None:
-    with Client(Tiny()) as client:
+def test_rings_of_the_virtual_kernel() -> None:
+    with Client(Tiny(), readers=2, queues=3) as client:
+        info = client.session.info()
+        assert (info.transport, info.readers) == ("uring", 3)
+        assert info.transport_reason == "the kernel offers io_uring: 2 rings for 3 queues"
+
+        def reads() -> int:
+            return sum(client.reads(channel) for channel in range(info.channels))
+
+        before = reads()
+        for _ in range(6):
+            assert client.getattr(2).size == 5
+        assert reads() == before
+        client.forget(2)
+        wait_for(lambda: reads() == before + 1, "the forget on the device")
+    for options, why in (
+        ({"readers": 1, "queues": 2}, "one reader"),
+        ({"readers": 2, "queues": 2, "uring": "off"}, "off by option"),
+        ({"readers": 2, "queues": 2, "minor": 41}, "does not offer it"),
+        ({"readers": 2}, "in memory"),
+    ):
+        with Client(Tiny(), **options) as client:
+            info = client.session.info()
+            assert info.transport == "memory"
+            assert why in info.transport_reason
+            assert client.read_bytes("/f") == b"hello"
+    with refused(errno.EOPNOTSUPP):
+        Client(Tiny(), uring="require")
+
+
+def test_stats(connect: Connect) -> None:
+    with connect(Tiny()) as client:
         client.read_bytes("/f")
         with refused(errno.ENOENT):
             client.stat("/none")
         client.getattr(2)
-        (reader,) = client.session.stats()
-        assert reader.reader == 0
+        readers = client.session.stats()
+        assert [reader.reader for reader in readers] == list(range(len(readers)))
+        reader = readers[-1]  # on the ring the first is the device's
         assert reader.tid > 0
         assert reader.requests >= 5
         assert reader.ops["read"].requests == 1
@@ -99,12 +137,12 @@ def test_stats() -> None:
         os.close(w)
         with open(r, "rb") as pipe:
             lines = [json.loads(line) for line in pipe]
-        assert lines[0]["reader"] == 0
-        assert lines[0]["requests"] >= 5
+        assert [line["reader"] for line in lines] == [reader.reader for reader in readers]
+        assert lines[-1]["requests"] >= 5
 
 
-def test_negotiated_context_crosses_as_bytes() -> None:
-    with Client(Tiny(), max_write=65536, acl="root-and-owner") as client:
+def test_negotiated_context_crosses_as_bytes(connect: Connect) -> None:
+    with connect(Tiny(), max_write=65536, acl="root-and-owner") as client:
         neg = client.session.negotiated
         assert neg.minor == 45
         assert neg.max_write == 65536
@@ -121,8 +159,8 @@ def test_negotiated_context_crosses_as_bytes() -> None:
         assert "7.45" in repr(again)
 
 
-def test_negotiated_context_refuses_garbage() -> None:
-    with Client(Tiny()) as client:
+def test_negotiated_context_refuses_garbage(connect: Connect) -> None:
+    with connect(Tiny()) as client:
         good = client.session.negotiated.to_bytes()
     with pytest.raises(ValueError, match="longer"):
         NegotiatedContext.from_bytes(b"")
@@ -139,8 +177,8 @@ def test_before_the_handshake() -> None:
         assert session.mountpoint is None
 
 
-def test_from_fd_refuses_what_is_no_fuse_device() -> None:
-    with Client(Tiny()) as client:
+def test_from_fd_refuses_what_is_no_fuse_device(connect: Connect) -> None:
+    with connect(Tiny()) as client:
         neg = client.session.negotiated
     r, w = os.pipe()
     try:
@@ -189,7 +227,7 @@ def test_unknown_options() -> None:
         Session(Tiny(), reders=1)
 
 
-def test_acl_of_the_virtual_kernel() -> None:
+def test_acl_of_the_virtual_kernel(connect: Connect) -> None:
     for acl, uid, allowed in (
         ("owner", 12345, True),  # whoever made the mount decided, and its kernel refuses others
         ("root-and-owner", os.getuid(), True),
@@ -197,7 +235,7 @@ def test_acl_of_the_virtual_kernel() -> None:
         ("root-and-owner", 12345, False),
         ("all", 12345, True),
     ):
-        with Client(Tiny(), acl=acl, uid=uid) as client:
+        with connect(Tiny(), acl=acl, uid=uid) as client:
             if allowed:
                 assert client.read_bytes("/f") == b"hello"
             else:
@@ -205,6 +243,7 @@ def test_acl_of_the_virtual_kernel() -> None:
                     client.getattr(2)
 
 
+# Older than requests over io_uring.
 def test_old_and_odd_kernels() -> None:
     for minor in (31, 36, 40):
         with Client(Tiny(), minor=minor) as client:
@@ -214,23 +253,25 @@ def test_old_and_odd_kernels() -> None:
         Client(Tiny(), minor=30)
 
 
-def test_run_is_refused_twice() -> None:
-    with Client(Tiny()) as client, refused(errno.EBUSY):
+def test_run_is_refused_twice(connect: Connect) -> None:
+    with connect(Tiny()) as client, refused(errno.EBUSY):
         client.session.run()
 
 
-def test_exit_with_a_session_left_open() -> None:
+def test_exit_with_a_session_left_open(transport: str) -> None:
     done = python(
         """
         import sys
         sys.path[:0] = [sys.argv[1], sys.argv[2]]
+        options = {"queues": 2, "uring": "require"} if sys.argv[3] == "ring" else {}
         from manifuse.testing import Client, upcall_ns
         from support import Tiny
-        clients = [Client(Tiny(), readers=3) for _ in range(3)]
+        clients = [Client(Tiny(), readers=3, **options) for _ in range(3)]
         assert clients[0].read_bytes("/f") == b"hello"
         """,
         str(TREE / "tests" / "python"),
         os.pathsep.join(__import__("sys").path),
+        transport,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, __import__("sys").path))},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -246,8 +287,8 @@ def test_upcall_ns() -> None:
             upcall_ns(fs, missing)
 
 
-def test_errors_of_run_within_an_except_block() -> None:
-    client = Client(Tiny(), serve=False)
+def test_errors_of_run_within_an_except_block(connect: Connect) -> None:
+    client = connect(Tiny(), serve=False)
     with client:
         client.abort()
         try:
@@ -257,8 +298,8 @@ def test_errors_of_run_within_an_except_block() -> None:
                 client.session.run()
 
 
-def test_subprocesses_do_not_get_descriptors() -> None:
-    with Client(Tiny()):
+def test_subprocesses_do_not_get_descriptors(connect: Connect) -> None:
+    with connect(Tiny()):
         done = run("ls", "-l", "/proc/self/fd")
         assert "fuse" not in done.stdout
 

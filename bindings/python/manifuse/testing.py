@@ -84,6 +84,8 @@ class Client:
         uid, gid, pid: who asks.
         clone_fail_at: the n-th clone of the device and all later ones fail; 0 = none.
         clone_errno: with which errno; 0 = EINVAL.
+        queues: possible CPUs, each with a queue of requests over io_uring; 0 = io_uring is not offered. With one reader
+            it is used only if asked for: ``uring="require"``.
         timeout: seconds that a call waits for the filesystem.
         serve: False: no reader runs until :meth:`serve` or ``client.session.run()``.
         **options: as for :class:`manifuse.Session`.
@@ -101,6 +103,7 @@ class Client:
         pid: int = 0,
         clone_fail_at: int = 0,
         clone_errno: int = 0,
+        queues: int = 0,
         timeout: float = 10.0,
         serve: bool = True,
         **options: Any,
@@ -108,7 +111,7 @@ class Client:
         opts = ffi.new("struct mf_vkernel_opts *")
         opts.size = ffi.sizeof("struct mf_vkernel_opts")
         opts.minor, opts.flags, opts.uid, opts.gid, opts.pid = minor, flags, uid, gid, pid
-        opts.clone_fail_at, opts.clone_errno = clone_fail_at, clone_errno
+        opts.clone_fail_at, opts.clone_errno, opts.queues = clone_fail_at, clone_errno, queues
         #: The session, for its info, stats and stop.
         self.session = Session(fs, readers=readers, **options)
         self._kernel = _Kernel(self.session._native)
