@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/manifuse/manifuse/bindings/go"
+	"github.com/manifuse/manifuse/bindings/go/fusetest"
 )
 
 var (
@@ -60,6 +61,62 @@ func (f *flat) Readdir(r *manifuse.Request, node manifuse.NodeID, fh manifuse.Ha
 		}
 	}
 	return nil
+}
+
+// transport is how requests come from the virtual kernel: on the device, or where uring is set over a ring.
+type transport struct{ uring bool }
+
+// onBoth runs a test on each transport.
+func onBoth(t *testing.T, test func(t *testing.T, v transport)) {
+	t.Run("device", func(t *testing.T) { test(t, transport{}) })
+	t.Run("ring", func(t *testing.T) { test(t, transport{uring: true}) })
+}
+
+// connect is fusetest.New on the transport; a ring has two queues unless the kernel says otherwise.
+func (v transport) connect(fs any, k fusetest.Kernel, options ...manifuse.Options) (*fusetest.Client, error) {
+	k, o := v.over(k, options)
+	return fusetest.New(fs, k, o)
+}
+
+// start is fusetest.Start on the transport.
+func (v transport) start(t *testing.T, fs any, options ...manifuse.Options) *fusetest.Client {
+	t.Helper()
+	return v.startOn(t, fs, fusetest.Kernel{}, options...)
+}
+
+// startOn is start with a kernel, as connect has it.
+func (v transport) startOn(t *testing.T, fs any, k fusetest.Kernel, options ...manifuse.Options) *fusetest.Client {
+	t.Helper()
+	k, o := v.over(k, options)
+	return k.Start(t, fs, o)
+}
+
+func (v transport) over(k fusetest.Kernel, options []manifuse.Options) (fusetest.Kernel, manifuse.Options) {
+	o := append(options, manifuse.Options{})[0]
+	if !v.uring {
+		k.Queues = 0
+		return k, o
+	}
+	o.Uring = manifuse.UringRequire
+	if k.Queues == 0 {
+		k.Queues = 2
+	}
+	return k, o
+}
+
+func (v transport) kind() manifuse.Transport {
+	if v.uring {
+		return manifuse.TransportUring
+	}
+	return manifuse.TransportMemory
+}
+
+// reader is the one that serves where one was asked for: beside rings the first is the device's.
+func (v transport) reader() int {
+	if v.uring {
+		return 1
+	}
+	return 0
 }
 
 // logbook keeps what is logged.

@@ -39,12 +39,12 @@ func (*steady) Readdir(r *Request, node NodeID, fh Handle, off uint64, d *DirBuf
 }
 
 // virtual runs a filesystem on a virtual kernel without fusetest, whose calls allocate.
-func virtual(t testing.TB, fs any, o Options) (vk uintptr) {
+func virtual(t testing.TB, fs any, queues uint32, o Options) (vk uintptr) {
 	s, err := New(fs, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	vk, rc := raw.VkernelNew(nil)
+	vk, rc := raw.VkernelNew(&raw.VkernelOpts{StructSize: uint32(unsafe.Sizeof(raw.VkernelOpts{})), Queues: queues})
 	if rc < 0 {
 		t.Fatal(syscall.Errno(-rc))
 	}
@@ -66,7 +66,13 @@ func virtual(t testing.TB, fs any, o Options) (vk uintptr) {
 
 // Requests of the steady state allocate nothing, from the engine's thread to the filesystem and back.
 func TestAllocations(t *testing.T) {
-	vk := virtual(t, &steady{}, Options{Readers: 2})
+	t.Run("device", func(t *testing.T) { testAllocations(t, virtual(t, &steady{}, 0, Options{Readers: 2})) })
+	t.Run("ring", func(t *testing.T) {
+		testAllocations(t, virtual(t, &steady{}, 2, Options{Readers: 2, Uring: UringRequire}))
+	})
+}
+
+func testAllocations(t *testing.T, vk uintptr) {
 	var attr raw.Attr
 	entry := raw.Entry{StructSize: uint32(unsafe.Sizeof(raw.Entry{}))}
 	buf := make([]byte, 4096)
@@ -199,7 +205,7 @@ func BenchmarkMethods(b *testing.B) {
 
 // BenchmarkVirtual is a whole request on the virtual kernel, two switches of threads included.
 func BenchmarkVirtual(b *testing.B) {
-	vk := virtual(b, &steady{}, Options{Readers: 1})
+	vk := virtual(b, &steady{}, 0, Options{Readers: 1})
 	var attr raw.Attr
 	b.ReportAllocs()
 	for i := 0; i < b.N; i++ {

@@ -21,8 +21,10 @@ import (
 	"github.com/manifuse/manifuse/bindings/go/fusetest"
 )
 
-func TestFlat(t *testing.T) {
-	c := fusetest.Start(t, &flat{})
+func TestFlat(t *testing.T) { onBoth(t, testFlat) }
+
+func testFlat(t *testing.T, v transport) {
+	c := v.start(t, &flat{})
 	b, err := c.ReadFile("/c")
 	must(t, err)
 	if string(b) != strings.Repeat("c", 4096) {
@@ -131,9 +133,11 @@ func (f *recorder) Forget(r *manifuse.Request, node manifuse.NodeID, lookups uin
 }
 func (f *recorder) Destroy() { _ = f.note("destroy") }
 
-func TestArguments(t *testing.T) {
+func TestArguments(t *testing.T) { onBoth(t, testArguments) }
+
+func testArguments(t *testing.T, v transport) {
 	f := &recorder{}
-	c, err := fusetest.New(f, fusetest.Kernel{})
+	c, err := v.connect(f, fusetest.Kernel{})
 	must(t, err)
 	defer c.Close()
 	fsync := make([]byte, 16) // handle, flags
@@ -205,20 +209,23 @@ func contains(list []string, s string) bool {
 
 type caller struct {
 	flat
-	got chan manifuse.Request
+	reader int
+	got    chan manifuse.Request
 }
 
 func (f *caller) Mkdir(r *manifuse.Request, parent manifuse.NodeID, name string, mode uint32) (manifuse.Entry, error) {
 	f.got <- manifuse.Request{UID: r.UID, GID: r.GID, PID: r.PID, Umask: r.Umask}
-	if r.Op() != "MKDIR" || r.Unique() == 0 || r.Reader() != 0 || r.Interrupted() {
+	if r.Op() != "MKDIR" || r.Unique() == 0 || r.Reader() != f.reader || r.Interrupted() {
 		return manifuse.Entry{}, syscall.EPROTO
 	}
 	return manifuse.Entry{Node: 90, Attr: dirAttr}, nil
 }
 
-func TestCaller(t *testing.T) {
-	f := &caller{got: make(chan manifuse.Request, 1)}
-	c, err := fusetest.New(f, fusetest.Kernel{UID: 12, GID: 34, PID: 56}, manifuse.Options{Readers: 1, ACL: manifuse.ACLAll})
+func TestCaller(t *testing.T) { onBoth(t, testCaller) }
+
+func testCaller(t *testing.T, v transport) {
+	f := &caller{reader: v.reader(), got: make(chan manifuse.Request, 1)}
+	c, err := v.connect(f, fusetest.Kernel{UID: 12, GID: 34, PID: 56}, manifuse.Options{Readers: 1, ACL: manifuse.ACLAll})
 	must(t, err)
 	defer c.Close()
 	must(t, c.Mkdir("/dir", 0o700))
@@ -227,11 +234,17 @@ func TestCaller(t *testing.T) {
 	}
 }
 
-func TestUnimplementedIsNotCalled(t *testing.T) {
-	c := fusetest.Start(t, &flat{})
+func TestUnimplementedIsNotCalled(t *testing.T) { onBoth(t, testUnimplementedIsNotCalled) }
+
+func testUnimplementedIsNotCalled(t *testing.T, v transport) {
+	c := v.start(t, &flat{})
 	wantErr(t, "mkdir", c.Mkdir("/ab", 0o700), syscall.ENOSYS)
 	wantErr(t, "symlink", c.Symlink("/ab", "x"), syscall.ENOSYS)
-	if n := c.Session.Stats()[0].Ops["FLUSH"].Requests; n > 1 {
+	n := uint64(0)
+	for _, s := range c.Session.Stats() {
+		n += s.Ops["FLUSH"].Requests
+	}
+	if n > 1 {
 		t.Errorf("FLUSH was asked %d times although nobody answers it", n)
 	}
 	if c.Session.Negotiated().Implemented&(1<<9) != 0 {
@@ -239,12 +252,14 @@ func TestUnimplementedIsNotCalled(t *testing.T) {
 	}
 }
 
-func TestErrors(t *testing.T) {
+func TestErrors(t *testing.T) { onBoth(t, testErrors) }
+
+func testErrors(t *testing.T, v transport) {
 	type odd struct{ error }
 	var log logbook
 	var give error
 	f := &flat{read: func(*manifuse.Request, manifuse.NodeID, []byte, int64) (int, error) { return 0, give }}
-	c := fusetest.Start(t, f, manifuse.Options{Logger: log.logger()})
+	c := v.start(t, f, manifuse.Options{Logger: log.logger()})
 	for _, x := range []struct {
 		err    error
 		want   error
@@ -279,15 +294,17 @@ func TestErrors(t *testing.T) {
 	log.wants(t, "odd thing", "op=READ", "node=2")
 }
 
-func TestPanic(t *testing.T) {
+func TestPanic(t *testing.T) { onBoth(t, testPanic) }
+
+func testPanic(t *testing.T, v transport) {
 	var log logbook
 	f := &flat{read: func(*manifuse.Request, manifuse.NodeID, []byte, int64) (int, error) { panic("no luck") }}
-	c := fusetest.Start(t, f, manifuse.Options{Logger: log.logger()})
+	c := v.start(t, f, manifuse.Options{Logger: log.logger()})
 	for i := 0; i < 3; i++ {
 		_, err := c.Read(2, 20, make([]byte, 10), 0)
 		wantErr(t, "read", err, syscall.EIO)
 	}
-	log.wants(t, "no luck", "TestPanic", "op=READ", "node=2")
+	log.wants(t, "no luck", "testPanic", "op=READ", "node=2")
 	_, err := c.Stat("/a")
 	must(t, err)
 }
@@ -326,10 +343,12 @@ func (g *garbage) Readdir(r *manifuse.Request, node manifuse.NodeID, fh manifuse
 	return nil
 }
 
-func TestGarbage(t *testing.T) {
+func TestGarbage(t *testing.T) { onBoth(t, testGarbage) }
+
+func testGarbage(t *testing.T, v transport) {
 	var log logbook
 	g := &garbage{}
-	c := fusetest.Start(t, g, manifuse.Options{Logger: log.logger()})
+	c := v.start(t, g, manifuse.Options{Logger: log.logger()})
 	logged := func(what string, err error) {
 		t.Helper()
 		wantErr(t, what, err, syscall.EIO)
@@ -373,13 +392,15 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-func TestAttrs(t *testing.T) {
+func TestAttrs(t *testing.T) { onBoth(t, testAttrs) }
+
+func testAttrs(t *testing.T, v transport) {
 	when := time.Unix(1234567890, 987654321)
 	f := &attrs{a: manifuse.Attr{
 		Ino: 11, Size: 12, Blocks: 13, Mode: syscall.S_IFREG | 0o4755, Nlink: 14, UID: 15, GID: 16, Rdev: 17, Blksize: 18,
 	}}
 	f.a.SetTimes(when, when.Add(time.Second), when.Add(2*time.Second))
-	c := fusetest.Start(t, f)
+	c := v.start(t, f)
 	got, err := c.Getattr(2)
 	must(t, err)
 	if got != f.a {
@@ -484,10 +505,12 @@ func TestSessionWithoutMount(t *testing.T) {
 	}
 }
 
-func TestNegotiatedBytes(t *testing.T) {
-	c := fusetest.Start(t, &flat{})
+func TestNegotiatedBytes(t *testing.T) { onBoth(t, testNegotiatedBytes) }
+
+func testNegotiatedBytes(t *testing.T, v transport) {
+	c := v.start(t, &flat{})
 	n := c.Session.Negotiated()
-	if n.Major != 7 || n.Minor == 0 || n.MaxWrite == 0 || n.Transport != manifuse.TransportMemory {
+	if n.Major != 7 || n.Minor == 0 || n.MaxWrite == 0 || n.Transport != v.kind() {
 		t.Errorf("negotiated %+v", n)
 	}
 	must(t, n.Check())
@@ -511,8 +534,14 @@ func TestNegotiatedBytes(t *testing.T) {
 	}
 }
 
-func TestStatsAndInfo(t *testing.T) {
-	c := fusetest.Start(t, &flat{}, manifuse.Options{Readers: 3, Clone: manifuse.CloneRequire})
+func TestStatsAndInfo(t *testing.T) { onBoth(t, testStatsAndInfo) }
+
+func testStatsAndInfo(t *testing.T, v transport) {
+	o := manifuse.Options{Readers: 3}
+	if !v.uring {
+		o.Clone = manifuse.CloneRequire
+	}
+	c := v.start(t, &flat{}, o)
 	for i := 0; i < 50; i++ {
 		_, err := c.Getattr(2)
 		must(t, err)
@@ -533,15 +562,16 @@ func TestStatsAndInfo(t *testing.T) {
 		}
 		return 1 - int(errs), 0
 	})
-	if n := len(c.Session.Stats()); n != 3 || getattr != 50 || errs != 1 || reads < 51 {
-		t.Errorf("%d readers, %d GETATTR, %d errors, %d messages", n, getattr, errs, reads)
+	if n := len(c.Session.Stats()); n != 3 || getattr != 50 || errs != 1 || (reads >= 51) == v.uring {
+		t.Errorf("%d readers, %d GETATTR, %d errors, %d messages on the device", n, getattr, errs, reads)
 	}
 	info := c.Session.Info()
-	if info.Readers != 3 || info.Channels != 3 || info.CloneError != 0 || info.Transport.String() != "memory" {
+	if info.Readers != 3 || info.Channels != 3 || info.CloneError != 0 || info.Transport != v.kind() {
 		t.Errorf("info %+v", info)
 	}
 }
 
+// Clones are the device's.
 func TestCloneFails(t *testing.T) {
 	c, err := fusetest.New(&flat{}, fusetest.Kernel{CloneFailAt: 2, CloneErrno: syscall.EMFILE}, manifuse.Options{Readers: 4})
 	must(t, err)
@@ -559,6 +589,7 @@ func TestCloneFails(t *testing.T) {
 	}
 }
 
+// What is added serves the device, also beside rings.
 func TestAddReader(t *testing.T) {
 	c := fusetest.Start(t, &flat{}, manifuse.Options{Readers: 1})
 	_, err := c.ReadFile("/a") // it runs
@@ -584,7 +615,9 @@ func TestAddReader(t *testing.T) {
 	}
 }
 
-func TestConcurrentHandlers(t *testing.T) {
+func TestConcurrentHandlers(t *testing.T) { onBoth(t, testConcurrentHandlers) }
+
+func testConcurrentHandlers(t *testing.T, v transport) {
 	both := make(chan struct{}, 2)
 	gate := make(chan struct{})
 	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, dst []byte, _ int64) (int, error) {
@@ -597,7 +630,7 @@ func TestConcurrentHandlers(t *testing.T) {
 		dst[0] = byte(r.Reader())
 		return 1, nil
 	}}
-	c := fusetest.Start(t, f, manifuse.Options{Readers: 2})
+	c := v.start(t, f, manifuse.Options{Readers: 2})
 	var who [2]byte
 	var done sync.WaitGroup
 	for i := range who {
@@ -629,7 +662,9 @@ func readIn(length uint32) []byte {
 	return b
 }
 
-func TestInterrupt(t *testing.T) {
+func TestInterrupt(t *testing.T) { onBoth(t, testInterrupt) }
+
+func testInterrupt(t *testing.T, v transport) {
 	entered := make(chan struct{}, 1)
 	var after atomic.Bool
 	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, _ []byte, _ int64) (int, error) {
@@ -643,7 +678,7 @@ func TestInterrupt(t *testing.T) {
 			return 0, syscall.ETIME
 		}
 	}}
-	c := fusetest.Start(t, f, manifuse.Options{Readers: 2})
+	c := v.start(t, f, manifuse.Options{Readers: 2})
 	for i := 0; i < 20; i++ {
 		unique, err := c.Send(15, 2, readIn(10))
 		must(t, err)
@@ -657,7 +692,9 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-func TestContextEndsWithRequest(t *testing.T) {
+func TestContextEndsWithRequest(t *testing.T) { onBoth(t, testContextEndsWithRequest) }
+
+func testContextEndsWithRequest(t *testing.T, v transport) {
 	ctxs := make(chan context.Context, 1)
 	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, _ []byte, _ int64) (int, error) {
 		if r.Context() != r.Context() || r.Context().Err() != nil {
@@ -666,7 +703,7 @@ func TestContextEndsWithRequest(t *testing.T) {
 		ctxs <- r.Context()
 		return 0, nil
 	}}
-	c := fusetest.Start(t, f)
+	c := v.start(t, f)
 	_, err := c.Read(2, 20, make([]byte, 1), 0)
 	must(t, err)
 	if ctx := <-ctxs; ctx.Err() == nil {
@@ -674,7 +711,9 @@ func TestContextEndsWithRequest(t *testing.T) {
 	}
 }
 
-func TestStopCancelsContexts(t *testing.T) {
+func TestStopCancelsContexts(t *testing.T) { onBoth(t, testStopCancelsContexts) }
+
+func testStopCancelsContexts(t *testing.T, v transport) {
 	entered := make(chan struct{})
 	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, _ []byte, _ int64) (int, error) {
 		ctx := r.Context()
@@ -682,7 +721,7 @@ func TestStopCancelsContexts(t *testing.T) {
 		<-ctx.Done()
 		return 0, ctx.Err()
 	}}
-	c, err := fusetest.New(f, fusetest.Kernel{})
+	c, err := v.connect(f, fusetest.Kernel{})
 	must(t, err)
 	_, err = c.Send(15, 2, readIn(10))
 	must(t, err)
@@ -694,13 +733,15 @@ func TestStopCancelsContexts(t *testing.T) {
 	})
 }
 
-func TestStopFromHandler(t *testing.T) {
+func TestStopFromHandler(t *testing.T) { onBoth(t, testStopFromHandler) }
+
+func testStopFromHandler(t *testing.T, v transport) {
 	var s *manifuse.Session
 	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, _ []byte, _ int64) (int, error) {
 		s.Stop()
 		return 3, nil
 	}}
-	c, err := fusetest.New(f, fusetest.Kernel{})
+	c, err := v.connect(f, fusetest.Kernel{})
 	must(t, err)
 	s = c.Session
 	within(t, 5*time.Second, "stop", func() {
@@ -713,14 +754,16 @@ func TestStopFromHandler(t *testing.T) {
 	})
 }
 
-func TestHandlerThatNeverAnswers(t *testing.T) {
+func TestHandlerThatNeverAnswers(t *testing.T) { onBoth(t, testHandlerThatNeverAnswers) }
+
+func testHandlerThatNeverAnswers(t *testing.T, v transport) {
 	entered, gate := make(chan struct{}), make(chan struct{})
 	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, dst []byte, _ int64) (int, error) {
 		close(entered)
 		<-gate
 		return len(dst), nil
 	}}
-	c, err := fusetest.New(f, fusetest.Kernel{}, manifuse.Options{Readers: 2, StopTimeout: 200 * time.Millisecond})
+	c, err := v.connect(f, fusetest.Kernel{}, manifuse.Options{Readers: 2, StopTimeout: 200 * time.Millisecond})
 	must(t, err)
 	_, err = c.Send(15, 2, readIn(10))
 	must(t, err)
@@ -736,8 +779,10 @@ func TestHandlerThatNeverAnswers(t *testing.T) {
 	within(t, 5*time.Second, "close", func() { _ = c.Close() })
 }
 
-func TestAbort(t *testing.T) {
-	c, err := fusetest.New(&flat{}, fusetest.Kernel{})
+func TestAbort(t *testing.T) { onBoth(t, testAbort) }
+
+func testAbort(t *testing.T, v transport) {
+	c, err := v.connect(&flat{}, fusetest.Kernel{})
 	must(t, err)
 	_, err = c.ReadFile("/a")
 	must(t, err)
@@ -750,10 +795,12 @@ func TestAbort(t *testing.T) {
 	})
 }
 
-func TestDefer(t *testing.T) {
+func TestDefer(t *testing.T) { onBoth(t, testDefer) }
+
+func testDefer(t *testing.T, v transport) {
 	replies := make(chan *manifuse.Reply, 10)
 	f := &deferrer{replies: replies}
-	c := fusetest.Start(t, f, manifuse.Options{Readers: 1})
+	c := v.start(t, f, manifuse.Options{Readers: 1})
 	f.answer = func(p *manifuse.Reply) error { return p.Filled(f.n) }
 	f.n = 5
 	b := make([]byte, 10)
@@ -849,7 +896,9 @@ func (f *deferrer) Readdir(r *manifuse.Request, node manifuse.NodeID, fh manifus
 }
 
 // Many deferred requests, answered by many goroutines twice each: exactly one answer goes out.
-func TestDeferRace(t *testing.T) {
+func TestDeferRace(t *testing.T) { onBoth(t, testDeferRace) }
+
+func testDeferRace(t *testing.T, v transport) {
 	var accepted atomic.Int64
 	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, dst []byte, off int64) (int, error) {
 		p := r.Defer()
@@ -862,7 +911,7 @@ func TestDeferRace(t *testing.T) {
 		}
 		return 0, nil
 	}}
-	c := fusetest.Start(t, f, manifuse.Options{Readers: 2})
+	c := v.start(t, f, manifuse.Options{Readers: 2})
 	var done sync.WaitGroup
 	for w := 0; w < 4; w++ {
 		done.Add(1)
@@ -885,13 +934,91 @@ func TestDeferRace(t *testing.T) {
 	}
 }
 
-func TestLostReply(t *testing.T) {
+// An entry of a ring that a thread armed is gone with it: those that answer for handlers must not arm any.
+func TestAnswersFromThreadsThatEnd(t *testing.T) { onBoth(t, testAnswersFromThreadsThatEnd) }
+
+func testAnswersFromThreadsThatEnd(t *testing.T, v transport) {
+	const n = 200
+	replies := make(chan *manifuse.Reply, n)
+	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, _ []byte, _ int64) (int, error) {
+		replies <- r.Defer()
+		return 0, nil
+	}}
+	c := v.startOn(t, f, fusetest.Kernel{Queues: 1})
+	var done sync.WaitGroup
+	for i := 0; i < 3; i++ {
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			for p := range replies {
+				if err := p.Data([]byte("later")); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+	}
+	var uniques [n]uint64
+	for i := range uniques {
+		var err error
+		uniques[i], err = c.Send(15, 2, readIn(10))
+		must(t, err)
+	}
+	for _, unique := range uniques {
+		if b, err := c.Await(unique); string(b) != "later" || err != nil {
+			t.Fatalf("read %q, %v", b, err)
+		}
+	}
+	close(replies)
+	done.Wait()
+	for i := 0; i < n; i++ {
+		_, err := c.Getattr(2)
+		must(t, err)
+	}
+}
+
+func TestSleeperHoldsUpNobody(t *testing.T) { onBoth(t, testSleeperHoldsUpNobody) }
+
+func testSleeperHoldsUpNobody(t *testing.T, v transport) {
+	entered, gate := make(chan struct{}), make(chan struct{})
+	f := &flat{read: func(_ *manifuse.Request, _ manifuse.NodeID, dst []byte, _ int64) (int, error) {
+		entered <- struct{}{}
+		<-gate
+		return copy(dst, "slept"), nil
+	}}
+	c := v.startOn(t, f, fusetest.Kernel{Queues: 1})
+	var uniques [5]uint64
+	for i := range uniques {
+		var err error
+		uniques[i], err = c.Send(15, 2, readIn(10))
+		must(t, err)
+		within(t, 5*time.Second, "one more handler", func() { <-entered })
+		_, err = c.Getattr(2)
+		must(t, err)
+	}
+	if n := c.Pending(); n != 5 {
+		t.Errorf("%d requests in hand, want 5", n)
+	}
+	close(gate)
+	for _, unique := range uniques {
+		if b, err := c.Await(unique); string(b) != "slept" || err != nil {
+			t.Errorf("read %q, %v", b, err)
+		}
+	}
+	if v.uring && c.Session.Info().Growths == 0 { // the device has one for each CPU from the start
+		t.Error("no reader was added")
+	}
+}
+
+func TestLostReply(t *testing.T) { onBoth(t, testLostReply) }
+
+func testLostReply(t *testing.T, v transport) {
 	var log logbook
 	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, _ []byte, _ int64) (int, error) {
 		r.Defer()
 		return 0, nil
 	}}
-	c := fusetest.Start(t, f, manifuse.Options{Logger: log.logger()})
+	c := v.start(t, f, manifuse.Options{Logger: log.logger()})
 	unique, err := c.Send(15, 2, readIn(10))
 	must(t, err)
 	stop := make(chan struct{})
@@ -911,9 +1038,11 @@ func TestLostReply(t *testing.T) {
 	log.wants(t, "never answered")
 }
 
-func TestDeferForget(t *testing.T) {
+func TestDeferForget(t *testing.T) { onBoth(t, testDeferForget) }
+
+func testDeferForget(t *testing.T, v transport) {
 	f := &forgetful{got: make(chan error, 1)}
-	c := fusetest.Start(t, f)
+	c := v.start(t, f)
 	must(t, c.Forget(5, 1))
 	if err := <-f.got; !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("a deferred forget: %v", err)
@@ -929,13 +1058,15 @@ func (f *forgetful) ForgetMany(r *manifuse.Request, nodes []manifuse.Forgotten) 
 	f.got <- r.Defer().Err(nil)
 }
 
-func TestReplyAfterClose(t *testing.T) {
+func TestReplyAfterClose(t *testing.T) { onBoth(t, testReplyAfterClose) }
+
+func testReplyAfterClose(t *testing.T, v transport) {
 	replies := make(chan *manifuse.Reply, 1)
 	f := &flat{read: func(r *manifuse.Request, _ manifuse.NodeID, _ []byte, _ int64) (int, error) {
 		replies <- r.Defer()
 		return 0, nil
 	}}
-	c, err := fusetest.New(f, fusetest.Kernel{}, manifuse.Options{StopTimeout: 100 * time.Millisecond})
+	c, err := v.connect(f, fusetest.Kernel{}, manifuse.Options{StopTimeout: 100 * time.Millisecond})
 	must(t, err)
 	_, err = c.Send(15, 2, readIn(10))
 	must(t, err)
@@ -946,7 +1077,9 @@ func TestReplyAfterClose(t *testing.T) {
 	}
 }
 
-func TestAnswerFDAndMapped(t *testing.T) {
+func TestAnswerFDAndMapped(t *testing.T) { onBoth(t, testAnswerFDAndMapped) }
+
+func testAnswerFDAndMapped(t *testing.T, v transport) {
 	file, err := os.CreateTemp(t.TempDir(), "")
 	must(t, err)
 	defer file.Close()
@@ -968,7 +1101,7 @@ func TestAnswerFDAndMapped(t *testing.T) {
 		}
 		return 0, nil
 	}}
-	c := fusetest.Start(t, f, manifuse.Options{Logger: new(logbook).logger()})
+	c := v.start(t, f, manifuse.Options{Logger: new(logbook).logger()})
 	for node := manifuse.NodeID(2); node < 4; node++ {
 		b := make([]byte, 6)
 		n, err := c.Read(node, 20, b, 3)
@@ -987,9 +1120,11 @@ func TestAnswerFDAndMapped(t *testing.T) {
 	}
 }
 
-func TestNamesMayBeKept(t *testing.T) {
+func TestNamesMayBeKept(t *testing.T) { onBoth(t, testNamesMayBeKept) }
+
+func testNamesMayBeKept(t *testing.T, v transport) {
 	f := &keeper{names: map[string]int{}}
-	c := fusetest.Start(t, f)
+	c := v.start(t, f)
 	long := strings.Repeat("l", 200)
 	for round := 0; round < 3; round++ {
 		for i := 0; i < 300; i++ {
@@ -1009,12 +1144,14 @@ func (k *keeper) Lookup(r *manifuse.Request, parent manifuse.NodeID, name string
 	return manifuse.Entry{}, syscall.ENOENT
 }
 
-func TestBigDirectory(t *testing.T) {
+func TestBigDirectory(t *testing.T) { onBoth(t, testBigDirectory) }
+
+func testBigDirectory(t *testing.T, v transport) {
 	var list []manifuse.Dirent
 	for i := 0; i < 20000; i++ {
 		list = append(list, manifuse.Dirent{Name: fmt.Sprintf("%0*d", 1+i%200, i), Ino: uint64(i) + 2, Type: syscall.S_IFREG})
 	}
-	c := fusetest.Start(t, &lister{list: list})
+	c := v.start(t, &lister{list: list})
 	names, err := c.ReadDir("/")
 	must(t, err)
 	if len(names) != len(list) || names[19999] != list[19999].Name {
@@ -1032,11 +1169,13 @@ func (l *lister) Readdir(r *manifuse.Request, node manifuse.NodeID, fh manifuse.
 	return nil
 }
 
-func TestManySessions(t *testing.T) {
+func TestManySessions(t *testing.T) { onBoth(t, testManySessions) }
+
+func testManySessions(t *testing.T, v transport) {
 	before := runtime.NumGoroutine()
 	threads := countDir(t, "/proc/self/task")
 	for i := 0; i < 50; i++ {
-		c, err := fusetest.New(&flat{}, fusetest.Kernel{}, manifuse.Options{Readers: 4})
+		c, err := v.connect(&flat{}, fusetest.Kernel{}, manifuse.Options{Readers: 4})
 		must(t, err)
 		_, err = c.ReadFile("/a")
 		must(t, err)

@@ -23,7 +23,8 @@ import (
 	"github.com/manifuse/manifuse/bindings/go/internal/raw"
 )
 
-// Kernel says how the virtual kernel differs from Linux 6.18's; the zero value, in nothing.
+// Kernel says how the virtual kernel differs from Linux 6.18's; the zero value, in nothing but that it does not offer
+// io_uring.
 type Kernel struct {
 	Minor         uint32 // of the protocol; 0 = 45
 	Flags         uint64 // INIT flags that it offers; 0 = those of Linux 6.18
@@ -31,6 +32,10 @@ type Kernel struct {
 	CloneErrno    syscall.Errno
 	UID, GID, PID uint32        // of the client
 	Timeout       time.Duration // within which requests must be answered; 0 = 10 s
+
+	// Queues is the number of possible CPUs, each with a queue of requests over io_uring; 0 = io_uring is not offered.
+	// A session with one reader uses it only if Options.Uring is UringRequire.
+	Queues uint32
 }
 
 // Client is a program that uses a filesystem by way of the virtual kernel. Its methods may be called from any
@@ -50,7 +55,13 @@ type Client struct {
 // unanswered, or if replies were not as the kernel wants them. Of options, at most one counts.
 func Start(t testing.TB, fs any, options ...manifuse.Options) *Client {
 	t.Helper()
-	c, err := New(fs, Kernel{}, options...)
+	return Kernel{}.Start(t, fs, options...)
+}
+
+// Start is Start on this kernel.
+func (k Kernel) Start(t testing.TB, fs any, options ...manifuse.Options) *Client {
+	t.Helper()
+	c, err := New(fs, k, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +90,7 @@ func New(fs any, k Kernel, options ...manifuse.Options) (*Client, error) {
 	vk, rc := raw.VkernelNew(&raw.VkernelOpts{
 		StructSize: uint32(unsafe.Sizeof(raw.VkernelOpts{})), Minor: k.Minor, Flags: k.Flags,
 		CloneFailAt: k.CloneFailAt, CloneErrno: uint32(k.CloneErrno), UID: k.UID, GID: k.GID, PID: k.PID,
+		Queues: k.Queues,
 	})
 	if rc < 0 {
 		_ = s.Close()

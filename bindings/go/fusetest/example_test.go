@@ -63,6 +63,34 @@ func TestClosedClient(t *testing.T) {
 	}
 }
 
+func TestQueues(t *testing.T) {
+	for _, x := range []struct {
+		kernel  fusetest.Kernel
+		options manifuse.Options
+		want    manifuse.Transport
+	}{
+		{fusetest.Kernel{}, manifuse.Options{}, manifuse.TransportMemory},
+		{fusetest.Kernel{Queues: 3}, manifuse.Options{}, manifuse.TransportUring},
+		{fusetest.Kernel{Queues: 3}, manifuse.Options{Uring: manifuse.UringOff}, manifuse.TransportMemory},
+		{fusetest.Kernel{Queues: 3}, manifuse.Options{Readers: 1}, manifuse.TransportMemory},
+		{fusetest.Kernel{Queues: 3}, manifuse.Options{Readers: 1, Uring: manifuse.UringRequire}, manifuse.TransportUring},
+		{fusetest.Kernel{Queues: 3, Minor: 41}, manifuse.Options{}, manifuse.TransportMemory},
+	} {
+		c := x.kernel.Start(t, motd{}, x.options)
+		for i := 0; i < 6; i++ {
+			if b, err := c.ReadFile("/motd"); string(b) != "hello\n" || err != nil {
+				t.Errorf("%+v: read %q, %v", x, b, err)
+			}
+		}
+		if have := c.Session.Info().Transport; have != x.want {
+			t.Errorf("%+v: requests come on %v", x, have)
+		}
+	}
+	if _, err := fusetest.New(motd{}, fusetest.Kernel{}, manifuse.Options{Uring: manifuse.UringRequire}); err == nil {
+		t.Error("io_uring was required of a kernel without it")
+	}
+}
+
 func TestNoFilesystem(t *testing.T) {
 	if _, err := fusetest.New(struct{}{}, fusetest.Kernel{}); err == nil {
 		t.Error("a filesystem without operations was started")
