@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures what a call of a handler costs in each language, without a kernel.
 
-C: a whole request in the engine, the handler included (bench/overhead.c).
+C: a whole request in the engine, the handler included (bench/overhead.c), and
+how much of that is counting: with and without it in alternation, the median.
 Python and Go: what comes on top of that, from the engine into the language and
 back, the handler included. CPU nanoseconds for Python and C, elapsed ones for
 Go; the least of several runs. Run bench/setup first.
@@ -15,12 +16,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any, Callable
 
 TOP = Path(__file__).resolve().parent.parent
 OUT = TOP / "build" / "bench"
 CALLS = ("getattr", "lookup", "read")
 RUNS = 5
+TYPICAL_US = 8.0  # a request over the ring, where none was measured
 
 PYTHON = f"""
 import json, sys
@@ -59,6 +62,10 @@ def c() -> Costs:
     return in_json([os.fspath(OUT / "overhead")])
 
 
+def statistics() -> Costs:
+    return in_json([os.fspath(OUT / "overhead-statistics")])
+
+
 def python() -> Costs:
     return in_json([os.fspath(TOP / "build/venv/bin/python"), "-c", PYTHON])
 
@@ -76,6 +83,7 @@ def go() -> Costs:
 
 LANGUAGES: dict[str, tuple[str, Callable[[], Costs]]] = {
     "c": ("C: the engine and the handler", c),
+    "statistics": ("C: of this, statistics", statistics),
     "python": ("Python: on top of the engine", python),
     "go": ("Go: on top of the engine", go),
 }
@@ -95,15 +103,31 @@ def measure() -> list[dict[str, Any]]:
 
 
 def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
-    return [[r["what"], *(f"{r['ns'][op]:,.0f}" if op in r["ns"] else "" for op in CALLS)] for r in rows]
+    return [[r["what"], *(number(r["ns"][op]) if op in r["ns"] else "" for op in CALLS)] for r in rows]
 
 
-def render(rows: list[dict[str, Any]]) -> list[str]:
+def number(ns: float) -> str:
+    return f"{ns:.1f}" if ns < 20 else f"{ns:,.0f}"
+
+
+def statistics_text(rows: list[dict[str, Any]], request_us: float | None) -> str | None:
+    """What counting comes to beside a request that a client waits for."""
+    for r in rows:
+        if r["language"] == "statistics" and r["ns"]:
+            ns = median(r["ns"].values())
+            of = f"the {request_us:.1f} µs that one" if request_us else f"{TYPICAL_US:g} µs, about what one"
+            return (f"Statistics take {ns:.1f} ns of a request: {ns / 10 / (request_us or TYPICAL_US):.2f} % of "
+                    f"{of} over the ring takes on the mean (`c-ring`, read4k, one client).")  # fmt: skip
+    return None
+
+
+def render(rows: list[dict[str, Any]], request_us: float | None = None) -> list[str]:
     lines = [f"{'Calls of handlers, ns':<32}" + "".join(f"{op:>9}" for op in CALLS)]
     for row, (what, *ns) in zip(rows, cells(rows)):
         figures = "".join(f"{n:>9}" for n in ns) if not row["skipped"] else f"  skipped: {row['skipped']}"
         lines.append(f"  {what:<30}{figures}")
-    return lines
+    text = statistics_text(rows, request_us)
+    return [*lines, text] if text else lines
 
 
 def main() -> int:

@@ -223,14 +223,15 @@ def slow_handlers(scenarios: Data | None) -> list[str]:
     return lines + table(["row", "handlers", "what", "value", "required", ""], rows)
 
 
-def handler_calls(data: Data) -> list[str]:
-    rows = data.get("overhead")
+def handler_calls(t: Table) -> list[str]:
+    rows = t.data.get("overhead")
     if not rows:
         return ["Not measured."]
     measured = [r for r in rows if not r["skipped"]]
     skipped = [f"- {r['what']}: {r['skipped']}" for r in rows if r["skipped"]]
     lines = table(["ns", *overhead.CALLS], overhead.cells(measured)) if measured else []
-    return [*lines, "", *skipped]
+    counting = overhead.statistics_text(rows, results.ring_request_us(t))
+    return [*lines, "", *([counting, ""] if counting else []), *skipped]
 
 
 def idle(scenarios: Data | None) -> list[str]:
@@ -292,7 +293,7 @@ def write(data: Data, scenarios: Data | None, busy: Data | None, docs: Path) -> 
         "sessions": sessions(t),
         "ring against device": ring_against_device(t),
         "slow handlers": slow_handlers(scenarios),
-        "handler calls": handler_calls(data),
+        "handler calls": handler_calls(t),
         "idle": idle(scenarios),
         "busy machine": busy_machine(busy),
     }

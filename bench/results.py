@@ -73,6 +73,12 @@ class Table:
         return max((c for c in found if c), key=lambda c: float(c["ops_per_s"]), default=None)
 
 
+def ring_request_us(t: Table) -> float | None:
+    """What a request over the ring takes on the mean, its client included: read4k is one request."""
+    cell = t.cells.get(("c-ring", "read4k", 1))
+    return 1e6 / cell["ops_per_s"] if cell and cell["ops_per_s"] else None
+
+
 def paired_ratio(ours: Cell, theirs: Cell) -> float:
     """The median of the rounds' ratios: both ran within one round, so what the
     machine did at that time falls out."""
@@ -249,6 +255,6 @@ def render(data: Data) -> str:
         if any(op == o for _, o, _ in t.cells):
             lines += [*op_table(t, op), ""]
     if data.get("overhead"):
-        lines += [*overhead.render(data["overhead"]), ""]
+        lines += [*overhead.render(data["overhead"], ring_request_us(t)), ""]
     lines += requirement_table(data["comparisons"])
     return "\n".join(lines)
