@@ -253,20 +253,33 @@ def idle(scenarios: Data | None) -> list[str]:
 def busy_machine(busy: Data | None) -> list[str]:
     if not busy:
         return ["Not measured."]
-    m, c = busy["machine"], busy["config"]
-    rows = []
-    for k in busy["cells"]:
-        ratios = [f"{k['share']:.2f}", f"{k['latency']:.2f}"] if "share" in k else ["", ""]
-        end = "" if "holds" not in k else "holds" if k["holds"] else "**MISSED**"
-        rate, p99 = f"{k['ops_per_s']:,.0f}", f"{k['p99_us']:,.0f}"
-        rows.append([k["hogs"], k["op"], str(k["clients"]), f"`{k['row']}`", rate, p99, *ratios, end])
-    head = ["hogs", "operation", "clients", "row", "calls/s", "p99 µs", "calls, ratio", "p99, ratio", ""]
+    m, config = busy["machine"], busy["config"]
+    loads = [(op, clients) for op, clients in config["loads"]]
+    found: dict[tuple[str, str, str], dict[tuple[str, int], str]] = {}
+    for c in busy["cells"]:
+        found.setdefault((c["hogs"], c["case"], c["row"]), {})[c["op"], c["clients"]] = busy_cell(c)
+    case = {c["name"]: c["what"] for c in busy["cases"]}
+    rows = [[hogs, case[name], f"`{row}`", *(cells.get(load, "") for load in loads)]
+            for (hogs, name, row), cells in found.items()]  # fmt: skip
+    judged = [c["holds"] for c in busy["cells"] if "holds" in c]
+    references = " and ".join(f"`{name}` on the {transport}" for transport, name in config["references"].items())
     return [
-        f"{m['cpus']} CPUs and as many hogs, {m['date']}; medians of {c['rounds']} rounds of {c['seconds']:g} s. "
-        f"Ratios to `{c['reference']}`.",
+        f"{m['cpus']} CPUs and as many hogs, {m['date']}; medians of {config['rounds']} rounds of "
+        f"{config['seconds']:.2f} s. Beside {references}, of which the calls per second and the p99 are given; of the "
+        f"others, the ratio of calls and that of the p99. {sum(judged)} of {len(judged)} hold, bold ones are missed.",
         "",
-        *table(head, rows),
+        *table(["hogs", "servers", "row", *(f"{op}, {clients_head([n])[0]}" for op, n in loads)], rows),
+        "",
+        *(f"- Failed: {text}" for text in busy["failures"]),
+        *(f"- Not measured: {n['what']}: {n['why']}" for n in busy["not_measured"]),
     ]
+
+
+def busy_cell(c: Data) -> str:
+    if "holds" not in c:
+        return f"{c['ops_per_s']:,.0f} ({c['p99_us']:,.0f} µs)"
+    text = f"{c['share']:.2f}, {c['latency']:.2f}"
+    return text if c["holds"] else f"**{text}**"
 
 
 # ---- the page ----

@@ -19,11 +19,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from servers import CPUS, Server
 
@@ -31,6 +31,7 @@ FUSECTL = Path("/sys/fs/fuse/connections")
 ENABLE_URING = Path("/sys/module/fuse/parameters/enable_uring")
 PR_SET_PDEATHSIG = 1
 CPUCLOCK_SCHED = 2  # what clock_getcpuclockid() makes of a process: nanoseconds, ended threads included
+T = TypeVar("T")
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -118,9 +119,9 @@ def remove(mount: Mount) -> None:
     command(["umount", "-l", mount.path], 5)
 
 
-def die_with_parent() -> None:
+def die_with_parent(number: int = signal.SIGTERM) -> None:
     """The driver may be killed outright; its servers then end by themselves."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def in_group_of_its_own() -> None:
@@ -297,21 +298,16 @@ class Running:
         """How many threads there are, which CPUs they are bound to, and how they
         stand in the scheduler."""
         bound: Counter[int] = Counter()
-        threads = idle = 0
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            try:
-                cpus = os.sched_getaffinity(int(task.name))
-                idle += os.sched_getscheduler(int(task.name)) & ~os.SCHED_RESET_ON_FORK == os.SCHED_IDLE
-            except ProcessLookupError:
-                continue
-            threads += 1
+        for cpus in self.of_each_thread(os.sched_getaffinity):
             if len(cpus) == 1:
                 bound[next(iter(cpus))] += 1
-        parts = [f"{threads} threads"]
+        classes = self.classes()
+        parts = [f"{classes.total()} threads"]
         parts.append("pinned: " + ", ".join(f"{n} to CPU {cpu}" for cpu, n in sorted(bound.items())) if bound
                      else "none pinned")  # fmt: skip
-        if idle:
-            parts.append(f"{idle} in SCHED_IDLE")
+        for number, name in (os.SCHED_IDLE, "SCHED_IDLE"), (os.SCHED_FIFO, "SCHED_FIFO"):
+            if classes[number]:
+                parts.append(f"{classes[number]} in {name}")
         nice = self.group_nice()
         if nice:
             parts.append(f"session at nice {nice}")
@@ -319,6 +315,19 @@ class Running:
         if rings:
             parts.append(f"{rings} rings")
         return ", ".join(parts)
+
+    def of_each_thread(self, ask: Callable[[int], T]) -> list[T]:
+        found = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            try:
+                found.append(ask(int(task.name)))
+            except ProcessLookupError:
+                continue
+        return found
+
+    def classes(self) -> Counter[int]:
+        """How many threads are in which scheduling class."""
+        return Counter(c & ~os.SCHED_RESET_ON_FORK for c in self.of_each_thread(os.sched_getscheduler))
 
     def group_nice(self) -> int:
         try:

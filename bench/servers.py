@@ -43,9 +43,10 @@ class Server:
     transport: str = "device"  # or "ring": needs fuse's parameter enable_uring
     session: str = "own"  # by setsid, as daemons do; "shared": the clients'
     default: bool = True  # part of a run that names no servers
+    prefix: tuple[str, ...] = ()  # before the command, and ends by exec of it
 
     def argv(self, mountpoint: str) -> list[str]:
-        return [w.format(mnt=mountpoint, n=CPUS) for w in self.command.split()]
+        return [*self.prefix, *(w.format(mnt=mountpoint, n=CPUS) for w in self.command.split())]
 
     def files(self) -> list[str]:
         """What has to be built before this row can run."""
