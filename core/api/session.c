@@ -569,6 +569,7 @@ static int plan_reader(struct mf_session *s)
     if (rc < 0)
         return rc;
     s->opts.readers = index + 1;
+    atomic_store(&s->serialize, false);
     return (int)index;
 }
 
@@ -581,14 +582,10 @@ int mf_session_add_reader(struct mf_session *s)
     if (s->phase == MF__READY)
         rc = plan_reader(s);
     else if (s->phase == MF__RUNNING && !atomic_load(&s->ending))
-        rc = mf__reader_add(s, true, &r);
+        rc = mf__reader_add(s, s->ring_count == 0, &r);
     if (r) {
         atomic_fetch_add(&s->alive, 1); /* the session does not end between here and the thread's start */
-        /* It joins the device's crew for good: the caller knows that it is needed. */
-        s->crews[0].base++;
-        atomic_fetch_add(&s->crews[0].limit, 1);
-        atomic_fetch_add(&s->crews[0].members, 1);
-        atomic_store(&r->crew, &s->crews[0]);
+        mf__crews_widen(s, r);
     }
     pthread_mutex_unlock(&s->lock);
     if (!r)

@@ -16,11 +16,12 @@ static uint32_t device_base(const struct mf_session *s)
     return mf__reader_target(s);
 }
 
-static void crew_init(struct mf__crew *c, struct mf__channel *ring, int32_t cpu, uint32_t base)
+static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)
 {
     c->ring = ring;
-    c->cpu = cpu;
+    c->cpu = -1;
     c->base = base;
+    c->most = s->opts.readers ? s->opts.readers : MF__AUTO_READERS;
     c->window = MF__CREW_WINDOW;
     c->least_free = UINT32_MAX;
     atomic_init(&c->members, 0);
@@ -46,6 +47,19 @@ static int32_t reader_cpu(const struct mf__reader *r, const struct mf__crew *c)
     return cpus > 0 ? (int32_t)(r->index % (uint32_t)cpus) : -1;
 }
 
+/*
+ * So many readers were asked for, so many handlers may run at once, whatever the queue: queues do not take over each
+ * other's requests, so each ring may come to have that many.
+ */
+static uint32_t reader_limit(const struct mf_session *s, uint32_t total)
+{
+    uint32_t limit = s->opts.readers ? s->opts.readers * s->crew_count : MF__AUTO_READERS;
+
+    if (limit > MF__MAX_READERS)
+        limit = MF__MAX_READERS;
+    return limit > total ? limit : total;
+}
+
 int mf__crews_make(struct mf_session *s)
 {
     uint32_t count = 1 + s->ring_count;
@@ -57,9 +71,11 @@ int mf__crews_make(struct mf_session *s)
     if (!s->crews)
         return -ENOMEM;
     s->crew_count = count;
-    crew_init(&s->crews[0], NULL, -1, device_base(s));
-    for (uint32_t i = 0; i < s->ring_count; i++)
-        crew_init(&s->crews[1 + i], s->rings[i], ring_cpu(s, i), 1);
+    crew_init(s, &s->crews[0], NULL, device_base(s));
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        crew_init(s, &s->crews[1 + i], s->rings[i], 1);
+        s->crews[1 + i].cpu = ring_cpu(s, i);
+    }
     if (total < s->crews[0].base + s->ring_count)
         total = s->crews[0].base + s->ring_count;
     rc = mf__readers_make(s, total);
@@ -69,8 +85,26 @@ int mf__crews_make(struct mf_session *s)
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
-    s->reader_limit = s->opts.readers ? total : MF__AUTO_READERS;
+    s->reader_limit = reader_limit(s, total);
     return rc;
+}
+
+void mf__crews_widen(struct mf_session *s, struct mf__reader *r)
+{
+    struct mf__crew *device = &s->crews[0];
+
+    atomic_store(&s->serialize, false);
+    for (uint32_t i = 0; i < s->crew_count; i++)
+        s->crews[i].most++;
+    s->reader_limit = s->reader_limit + s->crew_count < MF__MAX_READERS ? s->reader_limit + s->crew_count
+                                                                        : MF__MAX_READERS;
+    if (s->ring_count)
+        return; /* it waits until a ring has need of it */
+    /* It joins the device's crew for good: the caller knows that it is needed. */
+    atomic_fetch_add(&device->base, 1);
+    atomic_fetch_add(&device->limit, 1);
+    atomic_fetch_add(&device->members, 1);
+    atomic_store(&r->crew, device);
 }
 
 void mf__crews_free(struct mf_session *s)
@@ -145,7 +179,6 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
     }
     while (!mf__placement_apply(r, c->ring != NULL)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
-        atomic_store(&r->spent, true);
         atomic_fetch_sub(&c->limit, 1);
         atomic_fetch_sub(&c->members, 1);
         c = park(r);

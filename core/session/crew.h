@@ -26,6 +26,7 @@ struct mf__crew {
     _Atomic uint32_t members;
     _Atomic uint32_t limit; /* with more members than this the next that is done parks itself */
     _Atomic uint32_t base;  /* members that it keeps when all is quiet */
+    uint32_t most;          /* members that it may grow to; under the session's lock */
     /* The monitor's own. */
     uint64_t requests;
     uint64_t served; /* within the window */
@@ -40,6 +41,9 @@ struct mf__crew {
 /* Divide the readers into crews; called once, before they start. 0 or -ENOMEM. */
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
+
+/* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
+void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
 
 /* On a reader's thread: the channel to receive on now; waits while it is parked. NULL: the session stops. */
 struct mf__channel *mf__crew_channel(struct mf__reader *r);

@@ -81,16 +81,21 @@ static void end_turn(struct mf_session *s, uint32_t me)
 static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
 {
     uint32_t me = slot->reader->index + 1;
+    bool alone = atomic_load_explicit(&s->serialize, memory_order_relaxed);
     int32_t rc;
 
-    if (s->serialize)
+    if (alone)
         pthread_mutex_lock(&s->serial);
+    if (alone && atomic_load(&s->abandoned)) { /* it is over: the handler before this one never came back in time */
+        pthread_mutex_unlock(&s->serial);
+        return -ENOTCONN;
+    }
     if (s->takes_turns)
         take_turn(s, me);
     rc = s->upcall(&slot->call, s->user);
     if (s->takes_turns)
         end_turn(s, me);
-    if (s->serialize)
+    if (alone)
         pthread_mutex_unlock(&s->serial);
     return rc;
 }

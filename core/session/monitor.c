@@ -18,17 +18,21 @@
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
+#define MANY 16u          /* of a busy member: it may keep an answer back until it has the next one */
 #define QUIET_TICKS 32u   /* then the monitor sleeps */
 #define WINDOW_MAX 8192u  /* ticks */
 #define FAST_TICKS 16u
 #define COMPUTING_TICKS 50u
-#define PLACEMENT_TICKS (MF__PLACE_LOOK_NS / TICK_NS)
+#define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
+#define LONGEST_TICK_NS 64000000u
 
 struct view {
     uint32_t members;
     uint32_t free;
     uint32_t stuck; /* in the same handler as at the last look */
     uint64_t requests;
+    uint64_t served; /* since the last look */
+    uint64_t rate;   /* of a tick */
 };
 
 int mf__read_text(const char *path, char *text, size_t room)
@@ -110,11 +114,22 @@ static uint64_t time_on_cpu(struct mf_session *s, struct mf__crew *c, bool *asle
     return sum;
 }
 
-static bool may_join(struct mf_session *s, struct mf__reader *r)
+/* A parked reader; before others one that can do nothing but yield, where it may. Lock held. */
+static struct mf__reader *parked(struct mf_session *s, const struct mf__crew *c)
 {
-    if (atomic_load(&r->state) != MF__READER_PARKED || atomic_load(&r->crew))
-        return false;
-    return !atomic_load(&r->spent) || atomic_load(&s->place.mode) == MF__PLACE_YIELDING;
+    struct mf__reader *found = NULL;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->state) != MF__READER_PARKED || atomic_load(&r->crew) ||
+            !mf__placement_fits(r, c->ring != NULL))
+            continue;
+        if (atomic_load(&r->spent))
+            return r;
+        found = found ? found : r;
+    }
+    return found;
 }
 
 /* One member fewer: whoever looks next parks itself, and one that waits for requests is made to look. */
@@ -154,14 +169,13 @@ static void take_from_others(struct mf_session *s, struct mf__crew *poor)
 static bool grow(struct mf_session *s, struct mf__crew *c)
 {
     struct mf__reader *r = NULL;
-    bool fresh = false;
+    bool fresh = false, full;
 
     pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !r; i++) {
-        if (may_join(s, s->readers[i]))
-            r = s->readers[i];
-    }
-    if (!r && atomic_load(&s->reader_count) < s->reader_limit)
+    full = atomic_load(&c->members) >= c->most;
+    if (!full)
+        r = parked(s, c);
+    if (!r && !full && atomic_load(&s->reader_count) < s->reader_limit)
         fresh = mf__reader_add(s, c->ring == NULL, &r) == 0;
     if (r) {
         atomic_fetch_add(&c->limit, 1);
@@ -171,9 +185,9 @@ static bool grow(struct mf_session *s, struct mf__crew *c)
         pthread_cond_broadcast(&s->changed);
     }
     pthread_mutex_unlock(&s->lock);
-    if (!r)
+    if (!r && !full)
         take_from_others(s, c);
-    if (fresh && mf__reader_spawn(r) < 0)
+    if (r && fresh && mf__reader_spawn(r) < 0)
         mf__crew_leave(r);
     return r != NULL;
 }
@@ -202,22 +216,22 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
 }
 
 /* How many more members a crew should have now. */
-static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v, uint64_t served)
+static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
     uint64_t ran;
     bool asleep;
 
     if (v->members < c->base)
         return 1;
-    if (v->free || v->members == 0 || served >= (uint64_t)FEW_PER_MEMBER * v->members) {
+    if (v->free || v->members == 0 || v->rate >= (uint64_t)FEW_PER_MEMBER * v->members) {
         c->stuck_ticks = 0;
         return 0;
     }
     ran = time_on_cpu(s, c, &asleep);
     if (asleep) /* doubling: twenty clients in waiting handlers are served after a few ticks */
         return (v->members + 1) / 2;
-    if (served || c->stuck_ticks++ == 0) {
-        c->stuck_ticks = !served;
+    if (v->served || c->stuck_ticks++ == 0) {
+        c->stuck_ticks = !v->served;
         c->ran_ns = ran;
         return 0;
     }
@@ -231,10 +245,10 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
  * Answers on a ring may wait for each other while handlers return at once. The first that does not ends that, and
  * whoever receives there submits what was held.
  */
-static void judge_speed(struct mf__crew *c, const struct view *v, uint64_t served)
+static void judge_speed(struct mf__crew *c, const struct view *v)
 {
     uint32_t busy = v->members - v->free;
-    bool fast = !v->stuck && served >= (uint64_t)FEW_PER_MEMBER * (busy ? busy : 1);
+    bool fast = !v->stuck && v->rate >= (uint64_t)MANY * (busy ? busy : 1);
 
     if (!c->ring)
         return;
@@ -246,20 +260,19 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint64_t serve
     }
 }
 
-/* Returns whether the crew is quiet: nothing came, and somebody would take what comes. */
-static bool watch(struct mf_session *s, struct mf__crew *c)
+/* Returns whether the crew is quiet: nothing came in `ticks`, and somebody would take what comes. */
+static bool watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
 {
     struct view v;
-    uint64_t served;
     uint32_t more;
 
     look(s, c, &v);
-    served = v.requests - c->requests;
-    if (v.requests < c->requests)
-        served = 0; /* a member with its count has gone */
+    if (v.requests > c->requests) /* else nothing came, or a member has gone with its count */
+        v.served = v.requests - c->requests;
+    v.rate = v.served / ticks;
     c->requests = v.requests;
-    judge_speed(c, &v, served);
-    more = lacking(s, c, &v, served);
+    judge_speed(c, &v);
+    more = lacking(s, c, &v);
     if (more) {
         while (more-- && grow(s, c))
             continue;
@@ -270,10 +283,11 @@ static bool watch(struct mf_session *s, struct mf__crew *c)
     }
     if (v.free < c->least_free)
         c->least_free = v.free;
-    c->served += served;
-    if (++c->ticks >= c->window)
+    c->served += v.served;
+    c->ticks += ticks;
+    if (c->ticks >= c->window)
         review(s, c, v.members);
-    return served == 0 && v.free;
+    return v.served == 0 && v.free;
 }
 
 static void monitor_sleep(struct mf_session *s)
@@ -285,25 +299,43 @@ static void monitor_sleep(struct mf_session *s)
     pthread_mutex_unlock(&s->monitor_lock);
 }
 
+/*
+ * Sleep for a tick. How much longer it took. A monitor that does not get to run leaves what little there is to the
+ * readers, and looks less often.
+ */
+static uint64_t sleep_tick(uint64_t *tick_ns)
+{
+    struct timespec tick = { .tv_nsec = (long)*tick_ns };
+    uint64_t start = mf__now_ns(), took;
+
+    nanosleep(&tick, NULL);
+    took = mf__now_ns() - start;
+    took -= took < *tick_ns ? took : *tick_ns;
+    *tick_ns = took < LATE_NS ? TICK_NS : 4 * took < LONGEST_TICK_NS ? 4 * took : LONGEST_TICK_NS;
+    return took;
+}
+
 static void *monitor_main(void *arg)
 {
-    const struct timespec tick = { .tv_nsec = TICK_NS };
     struct mf_session *s = arg;
-    uint32_t quiet = 0, ticks = 0;
+    uint64_t tick_ns = TICK_NS, last = mf__now_ns();
+    uint32_t quiet = 0;
 
     mf__placement_start(s);
     while (!atomic_load(&s->monitor_end)) {
+        uint64_t late = sleep_tick(&tick_ns), now = mf__now_ns();
+        uint32_t ticks = now - last < 2 * TICK_NS ? 1 : (uint32_t)((now - last) / TICK_NS);
         bool calm = true;
 
-        nanosleep(&tick, NULL);
-        if (++ticks % PLACEMENT_TICKS == 0)
-            mf__placement_look(s);
+        last = now;
+        mf__placement_look(s, now, late);
         for (uint32_t i = 0; i < s->crew_count; i++)
-            calm = watch(s, &s->crews[i]) && calm;
-        quiet = calm ? quiet + 1 : 0;
+            calm = watch(s, &s->crews[i], ticks) && calm;
+        quiet = calm ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS) {
             monitor_sleep(s);
             quiet = 0;
+            last = mf__now_ns();
         }
     }
     return NULL;

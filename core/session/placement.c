@@ -7,7 +7,8 @@
  * client there. It leaves the client where it is if the reader counts for nothing: class SCHED_IDLE, and the
  * group at nice 19. On a machine that is busy with other things the same would starve the server. So readers
  * yield like that only as long as they are not kept waiting: the time that a thread was ready to run and did not
- * is in its schedstat, and a mean of more than LONG_WAIT_NS per turn ends it within some tens of milliseconds.
+ * is in its schedstat, and a mean of more than LONG_WAIT_NS per turn ends it within some tens of milliseconds. Where
+ * the monitor has no priority it may be kept waiting, too: that says the same.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -43,6 +44,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
+#define LOOK_NS 16000000u       /* between two looks */
 #define LONG_WAIT_NS 250000u    /* clients of a saturated mount keep a reader waiting for a tenth of this */
 #define SHORT_WAIT_NS 60000u    /* below this a plain reader may try to yield again */
 #define ENOUGH_TURNS 16u        /* below this a window says nothing */
@@ -86,6 +88,72 @@ static int group_nice(void)
     return value;
 }
 
+/* "cpu.weight" of 100, "cpu.shares" of 1024, and what is no group of its own have the share of any other process. */
+static bool full_weight(const char *dir)
+{
+    static const struct {
+        const char *file;
+        unsigned usual;
+    } weights[] = { { "cpu.weight", 100 }, { "cpu.shares", 1024 } };
+    char path[512], text[32];
+    unsigned weight;
+
+    for (size_t i = 0; i < MF__ARRAY_SIZE(weights); i++) {
+        int n = snprintf(path, sizeof(path), "%s/%s", dir, weights[i].file);
+
+        if (n < 0 || (size_t)n >= sizeof(path))
+            return false;
+        if (mf__read_text(path, text, sizeof(text)) == 0 && sscanf(text, "%u", &weight) == 1)
+            return weight >= weights[i].usual;
+    }
+    return true;
+}
+
+/* Each group from `path` up to the root of a hierarchy. */
+static bool full_weights(const char *mounted, const char *path)
+{
+    char dir[512];
+    int root = snprintf(dir, sizeof(dir), "%s", mounted);
+    int n = snprintf(dir, sizeof(dir), "%s%s", mounted, path);
+
+    if (root < 0 || n < root || (size_t)n >= sizeof(dir))
+        return false;
+    while (n > root + 1) {
+        if (!full_weight(dir))
+            return false;
+        while (n > root && dir[--n] != '/')
+            continue;
+        dir[n] = '\0';
+    }
+    return true;
+}
+
+/*
+ * Has this process the CPU share of any other, by its control groups? With less it may not get to run for seconds as
+ * soon as others compute: too late to see that, and to do something about it.
+ */
+static bool ordinary_share(void)
+{
+    char text[4096], *line, *rest = text;
+    bool full = true;
+
+    if (mf__read_text("/proc/self/cgroup", text, sizeof(text)) < 0)
+        return true; /* no control groups */
+    while (full && (line = strsep(&rest, "\n"))) {
+        char *controllers = strchr(line, ':');
+        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
+
+        if (!path)
+            continue;
+        *path++ = '\0';
+        if (!strcmp(controllers, ":"))
+            full = full_weights("/sys/fs/cgroup", path) && full_weights("/sys/fs/cgroup/unified", path);
+        else if (!strcmp(controllers, ":cpu") || !strcmp(controllers, ":cpu,cpuacct"))
+            full = full_weights("/sys/fs/cgroup/cpu", path);
+    }
+    return full;
+}
+
 static void set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
@@ -105,7 +173,9 @@ void mf__placement_start(struct mf_session *s)
     s->place.hold_ns = HOLD_NS;
     s->place.group_nice = group_nice();
     s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
-    set_mode(s, MF__PLACE_YIELDING);
+    s->place.looked_ns = mf__now_ns();
+    if (s->place.watchful || ordinary_share())
+        set_mode(s, MF__PLACE_YIELDING);
 }
 
 void mf__placement_stop(struct mf_session *s)
@@ -120,8 +190,8 @@ static bool starved(const struct mf__reader *r, uint64_t count)
     return count == r->turns && !mf__thread_sleeps(atomic_load(&r->tid));
 }
 
-/* Waiting time and turns of all ring readers since the last look. */
-static void look_at_waits(struct mf_session *s, uint64_t *wait_ns, uint64_t *turns)
+/* Waiting time and turns of all ring readers within `elapsed` ns, since the last look. */
+static void look_at_waits(struct mf_session *s, uint64_t elapsed, uint64_t *wait_ns, uint64_t *turns)
 {
     *wait_ns = *turns = 0;
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
@@ -136,7 +206,7 @@ static void look_at_waits(struct mf_session *s, uint64_t *wait_ns, uint64_t *tur
             sscanf(text, "%llu %llu %llu", &ran, &waited, &count) != 3)
             continue;
         if (r->turns && starved(r, count)) {
-            *wait_ns += MF__PLACE_LOOK_NS;
+            *wait_ns += elapsed;
             *turns += 1;
         } else if (r->turns && count >= r->turns) {
             *wait_ns += waited - r->waited_ns;
@@ -147,38 +217,75 @@ static void look_at_waits(struct mf_session *s, uint64_t *wait_ns, uint64_t *tur
     }
 }
 
-void mf__placement_look(struct mf_session *s)
+void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
     uint32_t mode = atomic_load(&s->place.mode);
+    uint64_t elapsed = now_ns - s->place.looked_ns;
     uint64_t wait_ns, turns, age;
+    bool late;
 
-    if (!mode)
+    s->place.late_ns += late_ns;
+    if (!mode || elapsed < LOOK_NS)
         return;
-    look_at_waits(s, &wait_ns, &turns);
-    age = mf__now_ns() - s->place.since_ns;
-    if (mode == MF__PLACE_YIELDING && turns && wait_ns / turns > LONG_WAIT_NS) {
+    look_at_waits(s, elapsed, &wait_ns, &turns);
+    late = s->place.late_ns > elapsed / 2;
+    age = now_ns - s->place.since_ns;
+    s->place.looked_ns = now_ns;
+    s->place.late_ns = 0;
+    if (mode == MF__PLACE_YIELDING && (late || (turns && wait_ns / turns > LONG_WAIT_NS))) {
         if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
             s->place.hold_ns *= 2;
         else if (age > s->place.hold_ns)
             s->place.hold_ns = HOLD_NS;
         set_mode(s, MF__PLACE_PLAIN);
-    } else if (mode == MF__PLACE_PLAIN && age > s->place.hold_ns && turns > ENOUGH_TURNS &&
+    } else if (mode == MF__PLACE_PLAIN && !late && age > s->place.hold_ns && turns > ENOUGH_TURNS &&
                wait_ns / turns < SHORT_WAIT_NS) {
         set_mode(s, MF__PLACE_YIELDING);
     }
 }
 
+static uint32_t wanted_mode(const struct mf__reader *r, bool ring)
+{
+    return ring ? atomic_load(&r->session->place.mode) : MF__PLACE_PLAIN;
+}
+
+bool mf__placement_fits(const struct mf__reader *r, bool ring)
+{
+    return !atomic_load(&r->spent) || wanted_mode(r, ring) == MF__PLACE_YIELDING;
+}
+
+/* Is one parked that is in SCHED_IDLE for good? */
+static bool spent_one_waits(struct mf_session *s)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !found; i++)
+        found = atomic_load(&s->readers[i]->spent) && atomic_load(&s->readers[i]->state) == MF__READER_PARKED &&
+                !atomic_load(&s->readers[i]->crew);
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}
+
 bool mf__placement_apply(struct mf__reader *r, bool ring)
 {
-    uint32_t mode = ring ? atomic_load(&r->session->place.mode) : MF__PLACE_PLAIN;
+    struct mf_session *s = r->session;
+    uint32_t mode = wanted_mode(r, ring);
     struct sched_param param = { 0 };
 
     if (mode == r->place_mode || (mode == MF__PLACE_PLAIN && r->place_mode == MF__PLACE_NONE))
         return true;
-    if (sched_setscheduler(0, mode == MF__PLACE_YIELDING ? SCHED_IDLE : SCHED_OTHER, &param) < 0)
-        return mode == MF__PLACE_YIELDING; /* without the right to return: another thread takes this one's place */
-    r->place_mode = mode;
-    return true;
+    if (mode == MF__PLACE_YIELDING && atomic_load(&s->place.one_way) && spent_one_waits(s))
+        return false; /* else there would be more of them each time */
+    if (sched_setscheduler(0, mode == MF__PLACE_YIELDING ? SCHED_IDLE : SCHED_OTHER, &param) == 0) {
+        r->place_mode = mode;
+        return true;
+    }
+    if (mode == MF__PLACE_YIELDING)
+        return true; /* not permitted: it serves as it is */
+    atomic_store(&s->place.one_way, true);
+    atomic_store(&r->spent, true);
+    return false;
 }
 
 #else
@@ -193,12 +300,21 @@ void mf__placement_stop(struct mf_session *s)
     (void)s;
 }
 
-void mf__placement_look(struct mf_session *s)
+void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
     (void)s;
+    (void)now_ns;
+    (void)late_ns;
 }
 
 bool mf__placement_apply(struct mf__reader *r, bool ring)
+{
+    (void)r;
+    (void)ring;
+    return true;
+}
+
+bool mf__placement_fits(const struct mf__reader *r, bool ring)
 {
     (void)r;
     (void)ring;

@@ -281,7 +281,7 @@ int mf__reader_spawn(struct mf__reader *r)
     int rc;
 
     reader_mask(&mask);
-    atomic_store(&r->state, MF__READER_BUSY);
+    atomic_store(&r->state, MF__READER_NEW); /* not in a handler: its crew needs no other one for it */
     atomic_fetch_add(&r->session->alive, 1);
     pthread_sigmask(SIG_SETMASK, &mask, &old);
     pthread_mutex_lock(&r->session->lock); /* whoever kicks reads r->thread */

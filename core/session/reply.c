@@ -13,11 +13,9 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
     uint64_t unique = slot->io.msg.hdr.unique;
     bool inside = mf__self && mf__self->current == slot;
     bool kept = slot->kept;
-    size_t bytes = 0;
+    size_t bytes = mf__iov_length(iov, n);
     int rc;
 
-    for (int i = 0; i < n; i++)
-        bytes += iov[i].iov_len;
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
     slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);

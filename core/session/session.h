@@ -154,7 +154,7 @@ struct mf_session {
     _Atomic bool mounted;
     pthread_mutex_t unmounting; /* who unmounts; the others wait for him, who has a limit */
     bool destroyed;
-    bool abandoned; /* a handler never came back: the memory that it uses is not freed */
+    _Atomic bool abandoned; /* a handler never came back: the memory that it uses is not freed */
     bool signals_on;
     pid_t pid; /* a forked child must not tear down its parent's mount */
     struct mf__reader *readers[MF__MAX_READERS];
@@ -172,7 +172,7 @@ struct mf_session {
     bool rings_shut;
     uint32_t holders;       /* cancelled threads that stay for the entries that they armed */
     pthread_mutex_t serial; /* taken around handlers where `serialize`: one reader was asked for */
-    bool serialize;
+    _Atomic bool serialize;
     bool takes_turns; /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
     char turn_line[MF__CACHE_LINE - sizeof(uint32_t)];
@@ -186,7 +186,9 @@ struct mf_session {
         _Atomic uint32_t mode; /* MF__PLACE_* */
         int group_nice;        /* of the autogroup before it was touched */
         bool watchful;         /* the monitor runs whatever the group's nice value is */
+        _Atomic bool one_way;  /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
+        uint64_t looked_ns, late_ns; /* the last look; how long the monitor itself was kept waiting since */
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
@@ -252,13 +254,14 @@ int mf__read_text(const char *path, char *text, size_t room);
 int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 
 /* placement.c */
-#define MF__PLACE_LOOK_NS 16000000u /* between two looks */
 void mf__placement_start(struct mf_session *s);
-void mf__placement_look(struct mf_session *s); /* the monitor's thread */
+void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns); /* the monitor's thread, each tick */
 void mf__placement_stop(struct mf_session *s);
 void mf__placement_describe(struct mf_session *s, char *text, size_t room);
-/* On a reader's thread: do as the session has decided. false: it may not, another must take its place. */
+/* On a reader's thread: do as the session has decided. false: another must take its place. */
 bool mf__placement_apply(struct mf__reader *r, bool ring);
+/* May this reader, which is parked, serve as the session has decided? */
+bool mf__placement_fits(const struct mf__reader *r, bool ring);
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);

@@ -32,15 +32,6 @@ static int device_receive(struct mf__channel *ch, struct mf__io *spare, struct m
     return 0;
 }
 
-static size_t total_length(const struct iovec *iov, int n)
-{
-    size_t sum = 0;
-
-    for (int i = 0; i < n; i++)
-        sum += iov[i].iov_len;
-    return sum;
-}
-
 static int written(ssize_t n)
 {
     return n < 0 ? -errno : 0;
@@ -50,7 +41,7 @@ static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t uniqu
                        int n)
 {
     uint8_t *head = io->body - HEADER_SIZE;
-    size_t body = total_length(iov, n);
+    size_t body = mf__iov_length(iov, n);
     struct iovec all[8];
 
     mf__put_header(head, body, error, unique);

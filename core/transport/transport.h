@@ -86,6 +86,16 @@ int mf__memory_channel(struct mf_vkernel *vk, struct mf__channel **out);
 struct mf__uring_sys;
 const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kernel);
 
+/* Bytes of all pieces; SIZE_MAX where they are more than can be. */
+static inline size_t mf__iov_length(const struct iovec *iov, int n)
+{
+    size_t sum = 0;
+
+    for (int i = 0; i < n; i++)
+        sum = iov[i].iov_len < SIZE_MAX - sum ? sum + iov[i].iov_len : SIZE_MAX;
+    return sum;
+}
+
 static inline void mf__channel_get(struct mf__channel *ch)
 {
     atomic_fetch_add_explicit(&ch->refs, 1, memory_order_relaxed);

@@ -1341,6 +1341,30 @@ static int end_of(pid_t pid, int ms)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
+/*
+ * ThreadSanitizer's runtime loses a signal that comes while it makes its own record of the main thread: once in a
+ * thousand starts no handler of the program's is called. There it is sent again.
+ */
+#ifdef __SANITIZE_THREAD__
+#define SIGNALS 10
+#else
+#define SIGNALS 1
+#endif
+
+static int ended_by(pid_t pid, int sig, int ms)
+{
+    siginfo_t info = { 0 };
+
+    for (int i = 0; i < SIGNALS && info.si_pid == 0; i++) {
+        kill(pid, sig);
+        for (int left = ms / SIGNALS; left > 0 && info.si_pid == 0; left--) {
+            pause_ms(1);
+            waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT);
+        }
+    }
+    return end_of(pid, 0);
+}
+
 static bool mounted_within(int ms)
 {
     for (; !mounts_at(point, NULL, 0) && ms > 0; ms -= 5)
@@ -1364,8 +1388,7 @@ Test(mount, program_ends_cleanly_by_each_signal)
 
         cr_assert(mounted_within(10000), "no mount");
         cr_expect_eq(look(point, -1), 0);
-        kill(pid, signals[i]);
-        cr_expect_eq(end_of(pid, 10000), 0, "signal %d", signals[i]);
+        cr_expect_eq(ended_by(pid, signals[i], 10000), 0, "signal %d", signals[i]);
         cr_expect_eq(mounts_at(point, NULL, 0), 0, "signal %d leaves the mount", signals[i]);
     }
 }
@@ -1393,8 +1416,7 @@ Test(mount, program_leaves_no_mount_when_a_signal_comes_early)
         for (int spin = 0; spin < i; spin++)
             sched_yield();
         pause_ms(i / 4);
-        kill(pid, SIGTERM);
-        status = end_of(pid, 15000);
+        status = ended_by(pid, SIGTERM, 15000);
         cr_expect(status == 0 || status == 1000 + SIGTERM, "round %d: status %d", i, status);
         cr_assert_eq(mounts_at(point, NULL, 0), 0, "round %d leaves a mount", i);
     }
@@ -1411,8 +1433,7 @@ Test(mount, program_is_not_started_twice)
     cr_expect_eq(end_of(second, 10000), 1);
     cr_expect_eq(mounts_at(point, NULL, 0), 1);
     cr_expect_eq(look(point, -1), 0);
-    kill(first, SIGTERM);
-    cr_expect_eq(end_of(first, 10000), 0);
+    cr_expect_eq(ended_by(first, SIGTERM, 10000), 0);
 }
 
 Test(mount, program_that_is_killed_is_unmounted)

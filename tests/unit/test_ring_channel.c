@@ -627,6 +627,99 @@ Test(ring_channel, foreign_answers_are_committed_by_who_receives)
     finish();
 }
 
+/* ---- several who receive --------------------------------------------------------------------------------- */
+
+struct receiver {
+    pthread_t thread;
+    struct mf__io io;
+};
+
+static _Atomic uint32_t in_hand; /* requests that were received and are not answered yet */
+static _Atomic bool may_answer, over;
+
+static void *receive_main(void *arg)
+{
+    struct receiver *v = arg;
+    int rc;
+
+    do {
+        struct mf__io *mine;
+
+        rc = ring->ops->receive(ring, &v->io, &mine);
+        if (rc == 0) {
+            v->io.ch = ring;
+            v->io.own_thread = true;
+            atomic_fetch_add(&in_hand, 1);
+            while (!atomic_load(&may_answer))
+                usleep(100);
+            cr_expect_eq(ring->ops->send(ring, &v->io, v->io.msg.hdr.unique, -EXDEV, NULL, 0), 0);
+        }
+    } while (!atomic_load(&over));
+    return NULL;
+}
+
+static bool within(int ms, uint32_t n)
+{
+    for (; ms > 0 && atomic_load(&in_hand) != n; ms--)
+        usleep(1000);
+    return atomic_load(&in_hand) == n;
+}
+
+static struct receiver receivers[3];
+
+static void start_receivers(void)
+{
+    begin(1);
+    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
+        cr_assert_eq(pthread_create(&receivers[i].thread, NULL, receive_main, &receivers[i]), 0);
+    for (int i = 0; i < 1000 && mf__vk_queue_look(p.vk, 0).idle < 4; i++)
+        usleep(1000);
+    usleep(20000); /* one waits for completions, the others follow */
+}
+
+static void end_receivers(struct asker *askers, size_t n)
+{
+    atomic_store(&may_answer, true);
+    for (size_t i = 0; i < n; i++)
+        cr_expect_eq(asked(&askers[i]), -EXDEV);
+    atomic_store(&over, true);
+    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
+        ring->ops->wake(ring);
+    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
+        pthread_join(receivers[i].thread, NULL);
+    finish();
+}
+
+Test(ring_channel, while_one_is_busy_another_takes_what_comes)
+{
+    struct asker askers[3];
+
+    start_receivers();
+    for (uint32_t i = 0; i < 3; i++) {
+        ask_access(&askers[i]);
+        cr_assert(within(5000, i + 1), "%u of %u requests were received", atomic_load(&in_hand), i + 1);
+    }
+    end_receivers(askers, 3);
+}
+
+Test(ring_channel, while_handlers_return_at_once_one_does_it_all)
+{
+    struct asker askers[3];
+
+    start_receivers();
+    atomic_store(&ring->batch, true);
+    for (uint32_t i = 0; i < 3; i++)
+        ask_access(&askers[i]);
+    cr_expect(within(5000, 1));
+    usleep(50000);
+    cr_expect_eq(atomic_load(&in_hand), 1);
+    /* This handler does not return at once. */
+    atomic_store(&ring->batch, false);
+    ring->ops->wake(ring);
+    cr_expect(within(5000, 3), "%u of 3 requests were received", atomic_load(&in_hand));
+    end_receivers(askers, 3);
+}
+
 /* ---- ends ------------------------------------------------------------------------------------------------ */
 
 Test(ring_channel, the_end_has_the_devices_reason)

@@ -119,7 +119,8 @@ MF_API int mf_session_negotiated(struct mf_session *s, struct mf_negotiated *out
 MF_API int mf_negotiated_check(const struct mf_negotiated *neg, struct mf_error *err);
 
 /**
- * One more reader, on a clone where the session clones: for a session that runs, or is about to.
+ * One more reader, on a clone where the session clones: for a session that runs, or is about to. Over io_uring it is
+ * one more for each ring that comes to need it.
  *
  * @return the reader's index; -ENOTCONN not mounted, or over; the clone's error with MF_CLONE_REQUIRE
  */

@@ -456,7 +456,7 @@ enum mf_log_level { MF_LOG_ERROR = 0, MF_LOG_WARNING = 1, MF_LOG_INFO = 2, MF_LO
 struct mf_session_opts {
     uint32_t size;             /**< sizeof(struct mf_session_opts) */
     uint32_t flags;            /**< MF_OPT_* */
-    uint32_t readers;          /**< reader threads; 0 = automatic */
+    uint32_t readers;          /**< reader threads, and over io_uring so many for each ring; 0 = automatic */
     uint32_t clone_fd;         /**< enum mf_clone_mode */
     uint32_t uring;            /**< enum mf_uring_mode */
     uint32_t acl;              /**< enum mf_acl */
@@ -682,7 +682,8 @@ MF_API int mf_session_negotiated(struct mf_session *s, struct mf_negotiated *out
 MF_API int mf_negotiated_check(const struct mf_negotiated *neg, struct mf_error *err);
 
 /**
- * One more reader, on a clone where the session clones: for a session that runs, or is about to.
+ * One more reader, on a clone where the session clones: for a session that runs, or is about to. Over io_uring it is
+ * one more for each ring that comes to need it.
  *
  * @return the reader's index; -ENOTCONN not mounted, or over; the clone's error with MF_CLONE_REQUIRE
  */
@@ -1023,6 +1024,7 @@ struct mf__crew {
     _Atomic uint32_t members;
     _Atomic uint32_t limit; /* with more members than this the next that is done parks itself */
     _Atomic uint32_t base;  /* members that it keeps when all is quiet */
+    uint32_t most;          /* members that it may grow to; under the session's lock */
     /* The monitor's own. */
     uint64_t requests;
     uint64_t served; /* within the window */
@@ -1037,6 +1039,9 @@ struct mf__crew {
 /* Divide the readers into crews; called once, before they start. 0 or -ENOMEM. */
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
+
+/* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
+void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
 
 /* On a reader's thread: the channel to receive on now; waits while it is parked. NULL: the session stops. */
 struct mf__channel *mf__crew_channel(struct mf__reader *r);
@@ -2254,6 +2259,16 @@ int mf__memory_channel(struct mf_vkernel *vk, struct mf__channel **out);
 struct mf__uring_sys;
 const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kernel);
 
+/* Bytes of all pieces; SIZE_MAX where they are more than can be. */
+static inline size_t mf__iov_length(const struct iovec *iov, int n)
+{
+    size_t sum = 0;
+
+    for (int i = 0; i < n; i++)
+        sum = iov[i].iov_len < SIZE_MAX - sum ? sum + iov[i].iov_len : SIZE_MAX;
+    return sum;
+}
+
 static inline void mf__channel_get(struct mf__channel *ch)
 {
     atomic_fetch_add_explicit(&ch->refs, 1, memory_order_relaxed);
@@ -2402,7 +2417,7 @@ struct mf_session {
     _Atomic bool mounted;
     pthread_mutex_t unmounting; /* who unmounts; the others wait for him, who has a limit */
     bool destroyed;
-    bool abandoned; /* a handler never came back: the memory that it uses is not freed */
+    _Atomic bool abandoned; /* a handler never came back: the memory that it uses is not freed */
     bool signals_on;
     pid_t pid; /* a forked child must not tear down its parent's mount */
     struct mf__reader *readers[MF__MAX_READERS];
@@ -2420,7 +2435,7 @@ struct mf_session {
     bool rings_shut;
     uint32_t holders;       /* cancelled threads that stay for the entries that they armed */
     pthread_mutex_t serial; /* taken around handlers where `serialize`: one reader was asked for */
-    bool serialize;
+    _Atomic bool serialize;
     bool takes_turns; /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
     char turn_line[MF__CACHE_LINE - sizeof(uint32_t)];
@@ -2434,7 +2449,9 @@ struct mf_session {
         _Atomic uint32_t mode; /* MF__PLACE_* */
         int group_nice;        /* of the autogroup before it was touched */
         bool watchful;         /* the monitor runs whatever the group's nice value is */
+        _Atomic bool one_way;  /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
+        uint64_t looked_ns, late_ns; /* the last look; how long the monitor itself was kept waiting since */
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
@@ -2500,13 +2517,14 @@ int mf__read_text(const char *path, char *text, size_t room);
 int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 
 /* placement.c */
-#define MF__PLACE_LOOK_NS 16000000u /* between two looks */
 void mf__placement_start(struct mf_session *s);
-void mf__placement_look(struct mf_session *s); /* the monitor's thread */
+void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns); /* the monitor's thread, each tick */
 void mf__placement_stop(struct mf_session *s);
 void mf__placement_describe(struct mf_session *s, char *text, size_t room);
-/* On a reader's thread: do as the session has decided. false: it may not, another must take its place. */
+/* On a reader's thread: do as the session has decided. false: another must take its place. */
 bool mf__placement_apply(struct mf__reader *r, bool ring);
+/* May this reader, which is parked, serve as the session has decided? */
+bool mf__placement_fits(const struct mf__reader *r, bool ring);
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);
@@ -3386,6 +3404,7 @@ static int plan_reader(struct mf_session *s)
     if (rc < 0)
         return rc;
     s->opts.readers = index + 1;
+    atomic_store(&s->serialize, false);
     return (int)index;
 }
 
@@ -3398,14 +3417,10 @@ int mf_session_add_reader(struct mf_session *s)
     if (s->phase == MF__READY)
         rc = plan_reader(s);
     else if (s->phase == MF__RUNNING && !atomic_load(&s->ending))
-        rc = mf__reader_add(s, true, &r);
+        rc = mf__reader_add(s, s->ring_count == 0, &r);
     if (r) {
         atomic_fetch_add(&s->alive, 1); /* the session does not end between here and the thread's start */
-        /* It joins the device's crew for good: the caller knows that it is needed. */
-        s->crews[0].base++;
-        atomic_fetch_add(&s->crews[0].limit, 1);
-        atomic_fetch_add(&s->crews[0].members, 1);
-        atomic_store(&r->crew, &s->crews[0]);
+        mf__crews_widen(s, r);
     }
     pthread_mutex_unlock(&s->lock);
     if (!r)
@@ -6431,11 +6446,12 @@ static uint32_t device_base(const struct mf_session *s)
     return mf__reader_target(s);
 }
 
-static void crew_init(struct mf__crew *c, struct mf__channel *ring, int32_t cpu, uint32_t base)
+static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)
 {
     c->ring = ring;
-    c->cpu = cpu;
+    c->cpu = -1;
     c->base = base;
+    c->most = s->opts.readers ? s->opts.readers : MF__AUTO_READERS;
     c->window = MF__CREW_WINDOW;
     c->least_free = UINT32_MAX;
     atomic_init(&c->members, 0);
@@ -6461,6 +6477,19 @@ static int32_t reader_cpu(const struct mf__reader *r, const struct mf__crew *c)
     return cpus > 0 ? (int32_t)(r->index % (uint32_t)cpus) : -1;
 }
 
+/*
+ * So many readers were asked for, so many handlers may run at once, whatever the queue: queues do not take over each
+ * other's requests, so each ring may come to have that many.
+ */
+static uint32_t reader_limit(const struct mf_session *s, uint32_t total)
+{
+    uint32_t limit = s->opts.readers ? s->opts.readers * s->crew_count : MF__AUTO_READERS;
+
+    if (limit > MF__MAX_READERS)
+        limit = MF__MAX_READERS;
+    return limit > total ? limit : total;
+}
+
 int mf__crews_make(struct mf_session *s)
 {
     uint32_t count = 1 + s->ring_count;
@@ -6472,9 +6501,11 @@ int mf__crews_make(struct mf_session *s)
     if (!s->crews)
         return -ENOMEM;
     s->crew_count = count;
-    crew_init(&s->crews[0], NULL, -1, device_base(s));
-    for (uint32_t i = 0; i < s->ring_count; i++)
-        crew_init(&s->crews[1 + i], s->rings[i], ring_cpu(s, i), 1);
+    crew_init(s, &s->crews[0], NULL, device_base(s));
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        crew_init(s, &s->crews[1 + i], s->rings[i], 1);
+        s->crews[1 + i].cpu = ring_cpu(s, i);
+    }
     if (total < s->crews[0].base + s->ring_count)
         total = s->crews[0].base + s->ring_count;
     rc = mf__readers_make(s, total);
@@ -6484,8 +6515,26 @@ int mf__crews_make(struct mf_session *s)
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
-    s->reader_limit = s->opts.readers ? total : MF__AUTO_READERS;
+    s->reader_limit = reader_limit(s, total);
     return rc;
+}
+
+void mf__crews_widen(struct mf_session *s, struct mf__reader *r)
+{
+    struct mf__crew *device = &s->crews[0];
+
+    atomic_store(&s->serialize, false);
+    for (uint32_t i = 0; i < s->crew_count; i++)
+        s->crews[i].most++;
+    s->reader_limit = s->reader_limit + s->crew_count < MF__MAX_READERS ? s->reader_limit + s->crew_count
+                                                                        : MF__MAX_READERS;
+    if (s->ring_count)
+        return; /* it waits until a ring has need of it */
+    /* It joins the device's crew for good: the caller knows that it is needed. */
+    atomic_fetch_add(&device->base, 1);
+    atomic_fetch_add(&device->limit, 1);
+    atomic_fetch_add(&device->members, 1);
+    atomic_store(&r->crew, device);
 }
 
 void mf__crews_free(struct mf_session *s)
@@ -6560,7 +6609,6 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
     }
     while (!mf__placement_apply(r, c->ring != NULL)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
-        atomic_store(&r->spent, true);
         atomic_fetch_sub(&c->limit, 1);
         atomic_fetch_sub(&c->members, 1);
         c = park(r);
@@ -6683,16 +6731,21 @@ static void end_turn(struct mf_session *s, uint32_t me)
 static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
 {
     uint32_t me = slot->reader->index + 1;
+    bool alone = atomic_load_explicit(&s->serialize, memory_order_relaxed);
     int32_t rc;
 
-    if (s->serialize)
+    if (alone)
         pthread_mutex_lock(&s->serial);
+    if (alone && atomic_load(&s->abandoned)) { /* it is over: the handler before this one never came back in time */
+        pthread_mutex_unlock(&s->serial);
+        return -ENOTCONN;
+    }
     if (s->takes_turns)
         take_turn(s, me);
     rc = s->upcall(&slot->call, s->user);
     if (s->takes_turns)
         end_turn(s, me);
-    if (s->serialize)
+    if (alone)
         pthread_mutex_unlock(&s->serial);
     return rc;
 }
@@ -6894,17 +6947,21 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
+#define MANY 16u          /* of a busy member: it may keep an answer back until it has the next one */
 #define QUIET_TICKS 32u   /* then the monitor sleeps */
 #define WINDOW_MAX 8192u  /* ticks */
 #define FAST_TICKS 16u
 #define COMPUTING_TICKS 50u
-#define PLACEMENT_TICKS (MF__PLACE_LOOK_NS / TICK_NS)
+#define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
+#define LONGEST_TICK_NS 64000000u
 
 struct view {
     uint32_t members;
     uint32_t free;
     uint32_t stuck; /* in the same handler as at the last look */
     uint64_t requests;
+    uint64_t served; /* since the last look */
+    uint64_t rate;   /* of a tick */
 };
 
 int mf__read_text(const char *path, char *text, size_t room)
@@ -6986,11 +7043,22 @@ static uint64_t time_on_cpu(struct mf_session *s, struct mf__crew *c, bool *asle
     return sum;
 }
 
-static bool may_join(struct mf_session *s, struct mf__reader *r)
+/* A parked reader; before others one that can do nothing but yield, where it may. Lock held. */
+static struct mf__reader *parked(struct mf_session *s, const struct mf__crew *c)
 {
-    if (atomic_load(&r->state) != MF__READER_PARKED || atomic_load(&r->crew))
-        return false;
-    return !atomic_load(&r->spent) || atomic_load(&s->place.mode) == MF__PLACE_YIELDING;
+    struct mf__reader *found = NULL;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->state) != MF__READER_PARKED || atomic_load(&r->crew) ||
+            !mf__placement_fits(r, c->ring != NULL))
+            continue;
+        if (atomic_load(&r->spent))
+            return r;
+        found = found ? found : r;
+    }
+    return found;
 }
 
 /* One member fewer: whoever looks next parks itself, and one that waits for requests is made to look. */
@@ -7030,14 +7098,13 @@ static void take_from_others(struct mf_session *s, struct mf__crew *poor)
 static bool session_monitor_grow(struct mf_session *s, struct mf__crew *c)
 {
     struct mf__reader *r = NULL;
-    bool fresh = false;
+    bool fresh = false, full;
 
     pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !r; i++) {
-        if (may_join(s, s->readers[i]))
-            r = s->readers[i];
-    }
-    if (!r && atomic_load(&s->reader_count) < s->reader_limit)
+    full = atomic_load(&c->members) >= c->most;
+    if (!full)
+        r = parked(s, c);
+    if (!r && !full && atomic_load(&s->reader_count) < s->reader_limit)
         fresh = mf__reader_add(s, c->ring == NULL, &r) == 0;
     if (r) {
         atomic_fetch_add(&c->limit, 1);
@@ -7047,9 +7114,9 @@ static bool session_monitor_grow(struct mf_session *s, struct mf__crew *c)
         pthread_cond_broadcast(&s->changed);
     }
     pthread_mutex_unlock(&s->lock);
-    if (!r)
+    if (!r && !full)
         take_from_others(s, c);
-    if (fresh && mf__reader_spawn(r) < 0)
+    if (r && fresh && mf__reader_spawn(r) < 0)
         mf__crew_leave(r);
     return r != NULL;
 }
@@ -7078,22 +7145,22 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
 }
 
 /* How many more members a crew should have now. */
-static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v, uint64_t served)
+static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
     uint64_t ran;
     bool asleep;
 
     if (v->members < c->base)
         return 1;
-    if (v->free || v->members == 0 || served >= (uint64_t)FEW_PER_MEMBER * v->members) {
+    if (v->free || v->members == 0 || v->rate >= (uint64_t)FEW_PER_MEMBER * v->members) {
         c->stuck_ticks = 0;
         return 0;
     }
     ran = time_on_cpu(s, c, &asleep);
     if (asleep) /* doubling: twenty clients in waiting handlers are served after a few ticks */
         return (v->members + 1) / 2;
-    if (served || c->stuck_ticks++ == 0) {
-        c->stuck_ticks = !served;
+    if (v->served || c->stuck_ticks++ == 0) {
+        c->stuck_ticks = !v->served;
         c->ran_ns = ran;
         return 0;
     }
@@ -7107,10 +7174,10 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
  * Answers on a ring may wait for each other while handlers return at once. The first that does not ends that, and
  * whoever receives there submits what was held.
  */
-static void judge_speed(struct mf__crew *c, const struct view *v, uint64_t served)
+static void judge_speed(struct mf__crew *c, const struct view *v)
 {
     uint32_t busy = v->members - v->free;
-    bool fast = !v->stuck && served >= (uint64_t)FEW_PER_MEMBER * (busy ? busy : 1);
+    bool fast = !v->stuck && v->rate >= (uint64_t)MANY * (busy ? busy : 1);
 
     if (!c->ring)
         return;
@@ -7122,20 +7189,19 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint64_t serve
     }
 }
 
-/* Returns whether the crew is quiet: nothing came, and somebody would take what comes. */
-static bool session_monitor_watch(struct mf_session *s, struct mf__crew *c)
+/* Returns whether the crew is quiet: nothing came in `ticks`, and somebody would take what comes. */
+static bool session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
 {
     struct view v;
-    uint64_t served;
     uint32_t more;
 
     look(s, c, &v);
-    served = v.requests - c->requests;
-    if (v.requests < c->requests)
-        served = 0; /* a member with its count has gone */
+    if (v.requests > c->requests) /* else nothing came, or a member has gone with its count */
+        v.served = v.requests - c->requests;
+    v.rate = v.served / ticks;
     c->requests = v.requests;
-    judge_speed(c, &v, served);
-    more = lacking(s, c, &v, served);
+    judge_speed(c, &v);
+    more = lacking(s, c, &v);
     if (more) {
         while (more-- && session_monitor_grow(s, c))
             continue;
@@ -7146,10 +7212,11 @@ static bool session_monitor_watch(struct mf_session *s, struct mf__crew *c)
     }
     if (v.free < c->least_free)
         c->least_free = v.free;
-    c->served += served;
-    if (++c->ticks >= c->window)
+    c->served += v.served;
+    c->ticks += ticks;
+    if (c->ticks >= c->window)
         review(s, c, v.members);
-    return served == 0 && v.free;
+    return v.served == 0 && v.free;
 }
 
 static void monitor_sleep(struct mf_session *s)
@@ -7161,25 +7228,43 @@ static void monitor_sleep(struct mf_session *s)
     pthread_mutex_unlock(&s->monitor_lock);
 }
 
+/*
+ * Sleep for a tick. How much longer it took. A monitor that does not get to run leaves what little there is to the
+ * readers, and looks less often.
+ */
+static uint64_t sleep_tick(uint64_t *tick_ns)
+{
+    struct timespec tick = { .tv_nsec = (long)*tick_ns };
+    uint64_t start = mf__now_ns(), took;
+
+    nanosleep(&tick, NULL);
+    took = mf__now_ns() - start;
+    took -= took < *tick_ns ? took : *tick_ns;
+    *tick_ns = took < LATE_NS ? TICK_NS : 4 * took < LONGEST_TICK_NS ? 4 * took : LONGEST_TICK_NS;
+    return took;
+}
+
 static void *monitor_main(void *arg)
 {
-    const struct timespec tick = { .tv_nsec = TICK_NS };
     struct mf_session *s = arg;
-    uint32_t quiet = 0, ticks = 0;
+    uint64_t tick_ns = TICK_NS, last = mf__now_ns();
+    uint32_t quiet = 0;
 
     mf__placement_start(s);
     while (!atomic_load(&s->monitor_end)) {
+        uint64_t late = sleep_tick(&tick_ns), now = mf__now_ns();
+        uint32_t ticks = now - last < 2 * TICK_NS ? 1 : (uint32_t)((now - last) / TICK_NS);
         bool calm = true;
 
-        nanosleep(&tick, NULL);
-        if (++ticks % PLACEMENT_TICKS == 0)
-            mf__placement_look(s);
+        last = now;
+        mf__placement_look(s, now, late);
         for (uint32_t i = 0; i < s->crew_count; i++)
-            calm = session_monitor_watch(s, &s->crews[i]) && calm;
-        quiet = calm ? quiet + 1 : 0;
+            calm = session_monitor_watch(s, &s->crews[i], ticks) && calm;
+        quiet = calm ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS) {
             monitor_sleep(s);
             quiet = 0;
+            last = mf__now_ns();
         }
     }
     return NULL;
@@ -7227,7 +7312,9 @@ void mf__monitor_stop(struct mf_session *s)
 #undef COMPUTING_TICKS
 #undef FAST_TICKS
 #undef FEW_PER_MEMBER
-#undef PLACEMENT_TICKS
+#undef LATE_NS
+#undef LONGEST_TICK_NS
+#undef MANY
 #undef QUIET_TICKS
 #undef TICK_NS
 #undef WINDOW_MAX
@@ -7518,7 +7605,8 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
  * client there. It leaves the client where it is if the reader counts for nothing: class SCHED_IDLE, and the
  * group at nice 19. On a machine that is busy with other things the same would starve the server. So readers
  * yield like that only as long as they are not kept waiting: the time that a thread was ready to run and did not
- * is in its schedstat, and a mean of more than LONG_WAIT_NS per turn ends it within some tens of milliseconds.
+ * is in its schedstat, and a mean of more than LONG_WAIT_NS per turn ends it within some tens of milliseconds. Where
+ * the monitor has no priority it may be kept waiting, too: that says the same.
  */
 
 
@@ -7548,6 +7636,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
+#define LOOK_NS 16000000u       /* between two looks */
 #define LONG_WAIT_NS 250000u    /* clients of a saturated mount keep a reader waiting for a tenth of this */
 #define SHORT_WAIT_NS 60000u    /* below this a plain reader may try to yield again */
 #define ENOUGH_TURNS 16u        /* below this a window says nothing */
@@ -7591,6 +7680,72 @@ static int group_nice(void)
     return value;
 }
 
+/* "cpu.weight" of 100, "cpu.shares" of 1024, and what is no group of its own have the share of any other process. */
+static bool full_weight(const char *dir)
+{
+    static const struct {
+        const char *file;
+        unsigned usual;
+    } weights[] = { { "cpu.weight", 100 }, { "cpu.shares", 1024 } };
+    char path[512], text[32];
+    unsigned weight;
+
+    for (size_t i = 0; i < MF__ARRAY_SIZE(weights); i++) {
+        int n = snprintf(path, sizeof(path), "%s/%s", dir, weights[i].file);
+
+        if (n < 0 || (size_t)n >= sizeof(path))
+            return false;
+        if (mf__read_text(path, text, sizeof(text)) == 0 && sscanf(text, "%u", &weight) == 1)
+            return weight >= weights[i].usual;
+    }
+    return true;
+}
+
+/* Each group from `path` up to the root of a hierarchy. */
+static bool full_weights(const char *mounted, const char *path)
+{
+    char dir[512];
+    int root = snprintf(dir, sizeof(dir), "%s", mounted);
+    int n = snprintf(dir, sizeof(dir), "%s%s", mounted, path);
+
+    if (root < 0 || n < root || (size_t)n >= sizeof(dir))
+        return false;
+    while (n > root + 1) {
+        if (!full_weight(dir))
+            return false;
+        while (n > root && dir[--n] != '/')
+            continue;
+        dir[n] = '\0';
+    }
+    return true;
+}
+
+/*
+ * Has this process the CPU share of any other, by its control groups? With less it may not get to run for seconds as
+ * soon as others compute: too late to see that, and to do something about it.
+ */
+static bool ordinary_share(void)
+{
+    char text[4096], *line, *rest = text;
+    bool full = true;
+
+    if (mf__read_text("/proc/self/cgroup", text, sizeof(text)) < 0)
+        return true; /* no control groups */
+    while (full && (line = strsep(&rest, "\n"))) {
+        char *controllers = strchr(line, ':');
+        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
+
+        if (!path)
+            continue;
+        *path++ = '\0';
+        if (!strcmp(controllers, ":"))
+            full = full_weights("/sys/fs/cgroup", path) && full_weights("/sys/fs/cgroup/unified", path);
+        else if (!strcmp(controllers, ":cpu") || !strcmp(controllers, ":cpu,cpuacct"))
+            full = full_weights("/sys/fs/cgroup/cpu", path);
+    }
+    return full;
+}
+
 static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
@@ -7610,7 +7765,9 @@ void mf__placement_start(struct mf_session *s)
     s->place.hold_ns = HOLD_NS;
     s->place.group_nice = group_nice();
     s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
-    session_placement_set_mode(s, MF__PLACE_YIELDING);
+    s->place.looked_ns = mf__now_ns();
+    if (s->place.watchful || ordinary_share())
+        session_placement_set_mode(s, MF__PLACE_YIELDING);
 }
 
 void mf__placement_stop(struct mf_session *s)
@@ -7625,8 +7782,8 @@ static bool starved(const struct mf__reader *r, uint64_t count)
     return count == r->turns && !mf__thread_sleeps(atomic_load(&r->tid));
 }
 
-/* Waiting time and turns of all ring readers since the last look. */
-static void look_at_waits(struct mf_session *s, uint64_t *wait_ns, uint64_t *turns)
+/* Waiting time and turns of all ring readers within `elapsed` ns, since the last look. */
+static void look_at_waits(struct mf_session *s, uint64_t elapsed, uint64_t *wait_ns, uint64_t *turns)
 {
     *wait_ns = *turns = 0;
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
@@ -7641,7 +7798,7 @@ static void look_at_waits(struct mf_session *s, uint64_t *wait_ns, uint64_t *tur
             sscanf(text, "%llu %llu %llu", &ran, &waited, &count) != 3)
             continue;
         if (r->turns && starved(r, count)) {
-            *wait_ns += MF__PLACE_LOOK_NS;
+            *wait_ns += elapsed;
             *turns += 1;
         } else if (r->turns && count >= r->turns) {
             *wait_ns += waited - r->waited_ns;
@@ -7652,38 +7809,75 @@ static void look_at_waits(struct mf_session *s, uint64_t *wait_ns, uint64_t *tur
     }
 }
 
-void mf__placement_look(struct mf_session *s)
+void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
     uint32_t mode = atomic_load(&s->place.mode);
+    uint64_t elapsed = now_ns - s->place.looked_ns;
     uint64_t wait_ns, turns, age;
+    bool late;
 
-    if (!mode)
+    s->place.late_ns += late_ns;
+    if (!mode || elapsed < LOOK_NS)
         return;
-    look_at_waits(s, &wait_ns, &turns);
-    age = mf__now_ns() - s->place.since_ns;
-    if (mode == MF__PLACE_YIELDING && turns && wait_ns / turns > LONG_WAIT_NS) {
+    look_at_waits(s, elapsed, &wait_ns, &turns);
+    late = s->place.late_ns > elapsed / 2;
+    age = now_ns - s->place.since_ns;
+    s->place.looked_ns = now_ns;
+    s->place.late_ns = 0;
+    if (mode == MF__PLACE_YIELDING && (late || (turns && wait_ns / turns > LONG_WAIT_NS))) {
         if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
             s->place.hold_ns *= 2;
         else if (age > s->place.hold_ns)
             s->place.hold_ns = HOLD_NS;
         session_placement_set_mode(s, MF__PLACE_PLAIN);
-    } else if (mode == MF__PLACE_PLAIN && age > s->place.hold_ns && turns > ENOUGH_TURNS &&
+    } else if (mode == MF__PLACE_PLAIN && !late && age > s->place.hold_ns && turns > ENOUGH_TURNS &&
                wait_ns / turns < SHORT_WAIT_NS) {
         session_placement_set_mode(s, MF__PLACE_YIELDING);
     }
 }
 
+static uint32_t wanted_mode(const struct mf__reader *r, bool ring)
+{
+    return ring ? atomic_load(&r->session->place.mode) : MF__PLACE_PLAIN;
+}
+
+bool mf__placement_fits(const struct mf__reader *r, bool ring)
+{
+    return !atomic_load(&r->spent) || wanted_mode(r, ring) == MF__PLACE_YIELDING;
+}
+
+/* Is one parked that is in SCHED_IDLE for good? */
+static bool spent_one_waits(struct mf_session *s)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !found; i++)
+        found = atomic_load(&s->readers[i]->spent) && atomic_load(&s->readers[i]->state) == MF__READER_PARKED &&
+                !atomic_load(&s->readers[i]->crew);
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}
+
 bool mf__placement_apply(struct mf__reader *r, bool ring)
 {
-    uint32_t mode = ring ? atomic_load(&r->session->place.mode) : MF__PLACE_PLAIN;
+    struct mf_session *s = r->session;
+    uint32_t mode = wanted_mode(r, ring);
     struct sched_param param = { 0 };
 
     if (mode == r->place_mode || (mode == MF__PLACE_PLAIN && r->place_mode == MF__PLACE_NONE))
         return true;
-    if (sched_setscheduler(0, mode == MF__PLACE_YIELDING ? SCHED_IDLE : SCHED_OTHER, &param) < 0)
-        return mode == MF__PLACE_YIELDING; /* without the right to return: another thread takes this one's place */
-    r->place_mode = mode;
-    return true;
+    if (mode == MF__PLACE_YIELDING && atomic_load(&s->place.one_way) && spent_one_waits(s))
+        return false; /* else there would be more of them each time */
+    if (sched_setscheduler(0, mode == MF__PLACE_YIELDING ? SCHED_IDLE : SCHED_OTHER, &param) == 0) {
+        r->place_mode = mode;
+        return true;
+    }
+    if (mode == MF__PLACE_YIELDING)
+        return true; /* not permitted: it serves as it is */
+    atomic_store(&s->place.one_way, true);
+    atomic_store(&r->spent, true);
+    return false;
 }
 
 #else
@@ -7698,12 +7892,21 @@ void mf__placement_stop(struct mf_session *s)
     (void)s;
 }
 
-void mf__placement_look(struct mf_session *s)
+void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
     (void)s;
+    (void)now_ns;
+    (void)late_ns;
 }
 
 bool mf__placement_apply(struct mf__reader *r, bool ring)
+{
+    (void)r;
+    (void)ring;
+    return true;
+}
+
+bool mf__placement_fits(const struct mf__reader *r, bool ring)
 {
     (void)r;
     (void)ring;
@@ -7715,6 +7918,7 @@ bool mf__placement_apply(struct mf__reader *r, bool ring)
 #undef HOLD_MAX_NS
 #undef HOLD_NS
 #undef LONG_WAIT_NS
+#undef LOOK_NS
 #undef SCHED_IDLE
 #undef SCHED_RESET_ON_FORK
 #undef SHORT_WAIT_NS
@@ -7997,7 +8201,7 @@ int mf__reader_spawn(struct mf__reader *r)
     int rc;
 
     reader_mask(&mask);
-    atomic_store(&r->state, MF__READER_BUSY);
+    atomic_store(&r->state, MF__READER_NEW); /* not in a handler: its crew needs no other one for it */
     atomic_fetch_add(&r->session->alive, 1);
     pthread_sigmask(SIG_SETMASK, &mask, &old);
     pthread_mutex_lock(&r->session->lock); /* whoever kicks reads r->thread */
@@ -8124,11 +8328,9 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
     uint64_t unique = slot->io.msg.hdr.unique;
     bool inside = mf__self && mf__self->current == slot;
     bool kept = slot->kept;
-    size_t bytes = 0;
+    size_t bytes = mf__iov_length(iov, n);
     int rc;
 
-    for (int i = 0; i < n; i++)
-        bytes += iov[i].iov_len;
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
     slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);
@@ -9456,15 +9658,6 @@ static int device_receive(struct mf__channel *ch, struct mf__io *spare, struct m
     return 0;
 }
 
-static size_t transport_device_total_length(const struct iovec *iov, int n)
-{
-    size_t sum = 0;
-
-    for (int i = 0; i < n; i++)
-        sum += iov[i].iov_len;
-    return sum;
-}
-
 static int written(ssize_t n)
 {
     return n < 0 ? -errno : 0;
@@ -9474,7 +9667,7 @@ static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t uniqu
                        int n)
 {
     uint8_t *head = io->body - HEADER_SIZE;
-    size_t body = transport_device_total_length(iov, n);
+    size_t body = mf__iov_length(iov, n);
     struct iovec all[8];
 
     mf__put_header(head, body, error, unique);
@@ -10150,29 +10343,12 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
 
 /* ==== core/transport/ring.c ==== */
 /* SPDX-License-Identifier: MIT */
-/*
- * ring.c - requests over io_uring (7.42).
- *
- * One ring serves one queue, or several, and any number of threads serve one ring. The ring is a plain one (no
- * SINGLE_ISSUER, no DEFER_TASKRUN): the kernel copies a request into an entry's buffers in the task that
- * submitted the entry's last command, also while that task is blocked in a handler, and whichever thread waits
- * on the ring then takes the completion. So a handler that waits holds up nobody: another thread goes on, and
- * each answer that it gives moves an entry over to it. (What a blocked system call sees of it is a restart, or
- * EINTR where signal(7) says that it is never restarted, as for epoll_wait(2).)
- *
- * Several threads submit, so the submission side has a lock. Under it commands are submitted at once or taken
- * back: between two holders the submission queue is empty. Completions are claimed one by one with a
- * compare-and-swap on the ring's head: a thread never holds one that it is not about to handle.
- *
- * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
- * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory
- * for: it waits in the same list.
- *
- * The mount is ready for rings when the last queue gets its first entry, and at once all those come who have waited
- * for it. What finds that queue's only entry taken waits for a commit there: an entry that is registered later does not
- * look at it. Were the first one's handler to wait, too, nothing would go on. So one queue is the last, that of the
- * first ring: it is registered when all other entries are, and all of it in one call.
- */
+
+/* core/transport/ring_private.h */
+/* SPDX-License-Identifier: MIT */
+/* ring_private.h - what a ring is made of, for the files ring*.c alone. */
+#ifndef MF_RING_PRIVATE_H
+#define MF_RING_PRIVATE_H
 
 
 
@@ -10236,302 +10412,64 @@ struct ring {
     _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
     _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
     _Atomic bool shut;
+    _Alignas(MF__CACHE_LINE) _Atomic bool led; /* a thread waits for completions, or is about to */
+    _Atomic uint32_t followers;                /* threads that wait to be that one */
+    pthread_mutex_t follow;
+    pthread_cond_t called;
+    uint32_t calls; /* under that lock: followers that may go */
 };
 
-static struct ring *ring_of(struct mf__channel *ch)
+static inline struct ring *ring_of(struct mf__channel *ch)
 {
     return MF__CONTAINER_OF(ch, struct ring, ch);
 }
 
-static bool passing(int error)
+static inline bool passing(int error)
 {
     return error == -EAGAIN || error == -EBUSY || error == -ENOMEM;
 }
 
-static void nap(void)
+static inline void nap(void)
 {
     const struct timespec time = { .tv_nsec = NAP_NS };
 
     nanosleep(&time, NULL);
 }
-
-/* ---- can it be had? ------------------------------------------------------------------------------------ */
-
-int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, size_t room)
-{
-    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 };
-    int fd = sys->setup(kernel, SUBMISSIONS, &p);
-
-    if (fd < 0) {
-        snprintf(reason, room, "io_uring_setup is refused here: %s", mf__strerror(-fd));
-        return fd;
-    }
-    sys->close(kernel, fd);
-    if (sys->queues(kernel) == 0) {
-        snprintf(reason, room, "the number of possible CPUs is not known");
-        return -ENOTSUP;
-    }
-    return 0;
-}
-
-/* ---- submission: all with the lock held ------------------------------------------------------------ */
-
-/* The next submission entry, cleared. */
-static struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
-{
-    uint32_t i = (atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued++) & r->sq_mask;
-    struct mf__sqe *sqe = &r->sqes[i];
-
-    memset(sqe, 0, sizeof(*sqe));
-    sqe->opcode = opcode;
-    sqe->user_data = user_data;
-    r->sq_array[i] = i;
-    return sqe;
-}
-
-static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
-{
-    struct mf__sqe *sqe = next_sqe(r, MF__URING_OP_URING_CMD, user_data);
-
-    sqe->flags = MF__URING_FIXED_FILE;
-    sqe->cmd_op = op;
-    return sqe;
-}
-
-/* Take back what the kernel did not take of the commands that began at `tail`: later nobody would know of it. */
-static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
-{
-    uint32_t head = atomic_load_explicit(r->sq_head, memory_order_acquire);
-
-    r->taken = head - tail;
-    if (r->taken == n)
-        return 0;
-    atomic_store_explicit(r->sq_tail, head, memory_order_relaxed);
-    return rc < 0 ? rc : -EAGAIN;
-}
-
-/* Submit what next_sqe() gave. 0, or an error: then only the first r->taken of them are out. */
-static int transport_ring_submit(struct ring *r)
-{
-    uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
-    uint32_t n = r->queued;
-    int rc;
-
-    r->queued = 0;
-    r->taken = n;
-    atomic_store_explicit(r->sq_tail, tail + n, memory_order_release);
-    HAND_OVER(r);
-    do {
-        rc = r->sys->enter(r->opts.kernel, r->fd, n, 0, 0);
-    } while (rc == -EINTR && atomic_load_explicit(r->sq_head, memory_order_acquire) == tail);
-    return rc == (int)n ? 0 : settle_submission(r, tail, n, rc);
-}
-
-static void next_register(struct ring *r, uint32_t index)
-{
-    struct entry *e = &r->entries[index];
-    struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue };
-    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_REGISTER, index);
-
-    sqe->addr = (uintptr_t)e->iov;
-    sqe->len = 2;
-    memcpy(sqe->cmd, &cmd, sizeof(cmd));
-}
-
-static void next_commit(struct ring *r, uint32_t index)
-{
-    struct entry *e = &r->entries[index];
-    struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue, .commit_id = e->commit_id };
-    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_COMMIT_AND_FETCH, index);
-
-    memcpy(sqe->cmd, &cmd, sizeof(cmd));
-}
-
-static int submit_pool(struct ring *r, uint32_t n)
-{
-    const struct entry *e = &r->entries[n * r->opts.depth];
-    size_t size = (size_t)r->opts.depth * r->opts.max_payload;
-    struct mf__fuse_bufpool pool = { .address = (uintptr_t)r->pools.base + n * size,
-                                     .length = (uint32_t)size,
-                                     .queue = (uint16_t)e->queue };
-    struct mf__sqe *sqe = next_command(r, MF__FUSE_ADD_BUFPOOL, POOL_DATA);
-
-    memcpy(sqe->cmd, &pool, sizeof(pool));
-    return transport_ring_submit(r);
-}
-
-static bool anything_completed(struct ring *r)
+static inline bool anything_completed(struct ring *r)
 {
     return atomic_load_explicit(r->cq_head, memory_order_relaxed) !=
            atomic_load_explicit(r->cq_tail, memory_order_acquire);
 }
 
-/* Only the last queue is not registered. */
-static bool last_is_left(const struct ring *r)
-{
-    return r->armed + r->opts.depth == r->count;
-}
+/* ---- ring.c ---------------------------------------------------------------------------------------- */
 
-/* The first one alone, since the kernel may refuse them all; then as many of a queue as go into one submission. */
-static int register_some(struct ring *r)
-{
-    uint32_t left = r->opts.depth - r->armed % r->opts.depth;
-    uint32_t n = left < r->submissions ? left : r->submissions;
-    int rc;
+extern const struct mf__transport mf__ring_transport;
 
-    if (r->armed == 0 && !last_is_left(r))
-        n = 1;
-    for (uint32_t i = 0; i < n; i++)
-        next_register(r, r->armed + i);
-    rc = transport_ring_submit(r);
-    r->armed += r->taken;
-    return r->taken && passing(rc) ? 0 : rc; /* the rest may go better */
-}
-
-static void mark_registered(struct ring *r)
-{
-    int none = 0;
-
-    if (atomic_compare_exchange_strong(&r->state, &none, 1) && r->opts.last) {
-        struct ring *last = ring_of(r->opts.last);
-
-        if (atomic_fetch_sub(&last->missing, 1) == 1)
-            r->opts.last->ops->wake(r->opts.last);
-    }
-}
+/* ---- ring_submit.c --------------------------------------------------------------------------------- */
 
 /*
- * Register what is left. It stops where something completed: that may be the refusal, and the receiver, who looks at
- * it, comes back here; and where other rings come first.
+ * Register what is left, with the lock held. It stops where something completed: that may be the refusal, and the
+ * receiver, who looks at it, comes back here; and where other rings come first.
  */
-static int register_entries(struct ring *r)
-{
-    int rc = 0;
+int mf__ring_register(struct ring *r);
+/* The kernel wants an entry's first command once more. */
+int mf__ring_register_again(struct ring *r, uint32_t index);
+/* Send the answer that lies in an entry. 0; an error: it waits for the next receive, unless the ring is shut. */
+int mf__ring_commit(struct ring *r, uint32_t index);
+/* Let an answer wait for mf__ring_commit_waiting(), which is for a task that lives as long as the ring. */
+void mf__ring_let_wait(struct ring *r, uint32_t index);
+int mf__ring_commit_waiting(struct ring *r);
+void mf__ring_wake(struct mf__channel *ch);
+/* Wait to be called, while somebody waits for completions already. */
+void mf__ring_follow(struct ring *r);
+/* Let a follower wait for completions, unless somebody does, or will before he waits for anything else. */
+void mf__ring_call(struct ring *r);
 
-    if (!r->attached)
-        rc = r->sys->attach(r->opts.kernel, r->fd, r->opts.device);
-    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->attached && i < r->queue_count; i++)
-        rc = submit_pool(r, i);
-    r->attached = r->attached || rc == 0;
-    while (rc == 0 && r->armed < r->count) {
-        if (last_is_left(r) && atomic_load(&r->missing))
-            return 0;
-        rc = register_some(r);
-        if (anything_completed(r))
-            break;
-    }
-    if (rc < 0 && r->armed + r->opts.depth > r->count) {
-        /* Each queue has an entry: serve with fewer. Those that were not armed are gone. */
-        atomic_fetch_add(&r->gone, r->count - r->armed);
-        r->armed = r->count;
-        rc = 0;
-    }
-    if (rc == 0 && r->armed == r->count)
-        mark_registered(r);
-    return rc;
-}
+/* ---- ring_make.c ----------------------------------------------------------------------------------- */
 
-/* ---- commits and wake-ups -------------------------------------------------------------------------- */
+void mf__ring_close(struct mf__channel *ch);
 
-static void let_wait(struct ring *r, uint32_t index)
-{
-    uint32_t head = atomic_load_explicit(&r->waiting, memory_order_relaxed);
-
-    do {
-        r->entries[index].next_commit = head;
-    } while (!atomic_compare_exchange_weak_explicit(&r->waiting, &head, index + 1, memory_order_acq_rel,
-                                                    memory_order_relaxed));
-}
-
-/* 0; an error: the answer waits for the next receive, unless the ring is shut. */
-static int commit(struct ring *r, uint32_t index)
-{
-    int rc = -ENODEV;
-
-    pthread_mutex_lock(&r->submit);
-    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-        next_commit(r, index);
-        rc = transport_ring_submit(r);
-        if (rc < 0)
-            let_wait(r, index);
-    }
-    pthread_mutex_unlock(&r->submit);
-    return rc;
-}
-
-/* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
-static int commit_some(struct ring *r, uint32_t *next)
-{
-    uint32_t batch[SUBMISSIONS];
-    uint32_t n = 0;
-    int rc = -ENODEV;
-
-    pthread_mutex_lock(&r->submit);
-    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-        for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
-            batch[n] = *next - 1;
-            next_commit(r, batch[n]);
-        }
-        rc = transport_ring_submit(r);
-        for (uint32_t i = r->taken; i < n; i++)
-            let_wait(r, batch[i]);
-    }
-    pthread_mutex_unlock(&r->submit);
-    return rc;
-}
-
-/* Commit the answers that wait, here, in a task that lives as long as the ring. */
-static int commit_waiting(struct ring *r)
-{
-    uint32_t next = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
-    int rc = 0;
-
-    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
-    while (next) {
-        uint32_t before = next;
-        int one = commit_some(r, &next);
-
-        if (one == -ENODEV && next == before)
-            return one;
-        if (one < 0)
-            rc = one;
-    }
-    return rc;
-}
-
-static void ring_wake(struct mf__channel *ch)
-{
-    struct ring *r = ring_of(ch);
-    uint32_t tries = TRIES;
-    int rc;
-
-    do {
-        rc = 0;
-        pthread_mutex_lock(&r->submit);
-        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-            next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
-            rc = transport_ring_submit(r);
-        }
-        pthread_mutex_unlock(&r->submit);
-        if (passing(rc))
-            nap();
-    } while (passing(rc) && --tries);
-}
-
-int mf__ring_state(struct mf__channel *ch)
-{
-    return atomic_load(&ring_of(ch)->state);
-}
-
-void mf__ring_refuse(struct mf__channel *ch, int error)
-{
-    struct ring *r = ring_of(ch);
-    int state = atomic_load(&r->state);
-
-    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
-        continue;
-    ring_wake(ch);
-}
+#endif
 
 /* ---- completions ----------------------------------------------------------------------------------- */
 
@@ -10643,18 +10581,12 @@ static int again(struct ring *r, uint32_t index)
     int rc;
 
     if (r->entries[index].commit_id) {
-        rc = commit(r, index);
+        rc = mf__ring_commit(r, index);
         return passing(rc) ? 0 : rc;
     }
     do {
         nap();
-        pthread_mutex_lock(&r->submit);
-        rc = -ENODEV;
-        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-            next_register(r, index);
-            rc = transport_ring_submit(r);
-        }
-        pthread_mutex_unlock(&r->submit);
+        rc = mf__ring_register_again(r, index);
     } while (passing(rc));
     return rc;
 }
@@ -10666,7 +10598,7 @@ static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *s
 
     if (cqe->user_data == WAKE_DATA) {
         if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
-            ring_wake(&r->ch); /* for the next one, who must leave, too */
+            mf__ring_wake(&r->ch); /* for the next one, who must leave, too */
         return -EINTR;
     }
     if (cqe->user_data == POOL_DATA || index >= r->count)
@@ -10686,7 +10618,7 @@ static int go_on_registering(struct ring *r)
     int rc;
 
     pthread_mutex_lock(&r->submit);
-    rc = atomic_load(&r->state) == 0 ? register_entries(r) : 0;
+    rc = atomic_load(&r->state) == 0 ? mf__ring_register(r) : 0;
     later = passing(rc) && ++r->failures < TRIES;
     pthread_mutex_unlock(&r->submit);
     if (later) {
@@ -10717,7 +10649,7 @@ static int prepare(struct ring *r)
     int rc = 0;
 
     if (atomic_load_explicit(&r->waiting, memory_order_relaxed) && !may_hold(r)) {
-        rc = commit_waiting(r);
+        rc = mf__ring_commit_waiting(r);
         if (passing(rc)) {
             nap();
             return -EINTR;
@@ -10737,8 +10669,14 @@ static bool may_wait(struct ring *r)
 
 static int await(struct ring *r)
 {
-    int rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
+    int rc;
 
+    if (atomic_exchange(&r->led, true)) {
+        mf__ring_follow(r);
+        return 0;
+    }
+    rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
+    atomic_store(&r->led, false);
     if (rc >= 0)
         return 0;
     if (atomic_load_explicit(&r->shut, memory_order_relaxed))
@@ -10770,19 +10708,18 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
     if (spare->commit_id)
         give_back_unanswered(ch, spare);
     do {
-        if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
-            return -EINTR;
-        rc = prepare(r);
+        rc = atomic_load_explicit(&r->state, memory_order_relaxed) < 0 ? -EINTR : prepare(r);
         if (rc == 0 && claim_cqe(r, &cqe))
             rc = completed(r, &cqe, spare, got);
         else if (rc == 0 && may_wait(r))
             rc = await(r);
     } while (rc == 0);
+    if (rc < 0 || !atomic_load_explicit(&ch->batch, memory_order_relaxed))
+        mf__ring_call(r);
     if (rc > 0)
         *got = spare;
     return rc > 0 ? 0 : rc;
 }
-
 /* ---- answers --------------------------------------------------------------------------------------- */
 
 /* Gather the body where the request's payload was. At most one piece lies in the entry's own memory. */
@@ -10797,32 +10734,23 @@ static void lay_body(struct entry *e, const struct iovec *iov, int n)
     }
 }
 
-static size_t transport_ring_total_length(const struct iovec *iov, int n)
-{
-    size_t sum = 0;
-
-    for (int i = 0; i < n; i++)
-        sum += iov[i].iov_len < SIZE_MAX - sum ? iov[i].iov_len : SIZE_MAX - sum;
-    return sum;
-}
-
 static void give_to_reader(struct ring *r, uint32_t index)
 {
-    let_wait(r, index);
-    ring_wake(&r->ch);
+    mf__ring_let_wait(r, index);
+    mf__ring_wake(&r->ch);
 }
 
 static int commit_or_hold(struct ring *r, uint32_t index)
 {
     if (may_hold(r)) {
         atomic_fetch_add_explicit(&r->held, 1, memory_order_relaxed);
-        let_wait(r, index);
+        mf__ring_let_wait(r, index);
         return 0;
     }
     if (!atomic_load_explicit(&r->waiting, memory_order_relaxed))
-        return commit(r, index);
-    let_wait(r, index);
-    return commit_waiting(r);
+        return mf__ring_commit(r, index);
+    mf__ring_let_wait(r, index);
+    return mf__ring_commit_waiting(r);
 }
 
 static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
@@ -10830,7 +10758,7 @@ static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique,
 {
     struct ring *r = ring_of(ch);
     struct entry *e = &r->entries[io->entry];
-    size_t body = transport_ring_total_length(iov, n);
+    size_t body = mf__iov_length(iov, n);
     int rc = 0;
 
     if (!io->commit_id)
@@ -10868,7 +10796,40 @@ static int ring_clone(struct mf__channel *ch, struct mf__channel **out)
     (void)out;
     return -ENOTSUP;
 }
+const struct mf__transport mf__ring_transport = {
+    .name = "io_uring",
+    .kind = MF_TRANSPORT_URING,
+    .receive = ring_receive,
+    .send = ring_send,
+    .write_raw = ring_write_raw,
+    .clone = ring_clone,
+    .wake = mf__ring_wake,
+    .close = mf__ring_close,
+};
 
+/* ==== core/transport/ring_make.c ==== */
+/* SPDX-License-Identifier: MIT */
+/* ring_make.c - whether rings can be had, making and unmaking them. */
+
+
+/* ---- can it be had? ------------------------------------------------------------------------------------ */
+
+int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, size_t room)
+{
+    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 };
+    int fd = sys->setup(kernel, SUBMISSIONS, &p);
+
+    if (fd < 0) {
+        snprintf(reason, room, "io_uring_setup is refused here: %s", mf__strerror(-fd));
+        return fd;
+    }
+    sys->close(kernel, fd);
+    if (sys->queues(kernel) == 0) {
+        snprintf(reason, room, "the number of possible CPUs is not known");
+        return -ENOTSUP;
+    }
+    return 0;
+}
 /* ---- making and unmaking --------------------------------------------------------------------------- */
 
 static void ring_unmap(struct ring *r)
@@ -10888,7 +10849,7 @@ void mf__ring_shut(struct mf__channel *ch)
     struct ring *r = ring_of(ch);
 
     if (!atomic_load(&r->shut))
-        (void)commit_waiting(r); /* no reader is left to do it; the entries end with the ring */
+        (void)mf__ring_commit_waiting(r); /* no reader is left to do it; the entries end with the ring */
     pthread_mutex_lock(&r->submit);
     if (!atomic_exchange(&r->shut, true))
         ring_unmap(r);
@@ -10902,26 +10863,17 @@ static void ring_free(struct ring *r)
     mf__region_free(&r->headers);
     free(r->alive);
     free(r->entries);
+    pthread_cond_destroy(&r->called);
+    pthread_mutex_destroy(&r->follow);
     pthread_mutex_destroy(&r->submit);
     free(r);
 }
 
-static void ring_close(struct mf__channel *ch)
+void mf__ring_close(struct mf__channel *ch)
 {
     mf__ring_shut(ch);
     ring_free(ring_of(ch));
 }
-
-static const struct mf__transport ring_transport = {
-    .name = "io_uring",
-    .kind = MF_TRANSPORT_URING,
-    .receive = ring_receive,
-    .send = ring_send,
-    .write_raw = ring_write_raw,
-    .clone = ring_clone,
-    .wake = ring_wake,
-    .close = ring_close,
-};
 
 static int ring_map(struct ring *r, const struct mf__uring_params *p)
 {
@@ -11013,15 +10965,18 @@ static int ring_memory(struct ring *r)
 
 int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 {
-    struct ring *r = calloc(1, sizeof(*r));
+    struct ring *r;
     int rc;
 
-    if (!r)
+    if (posix_memalign((void **)&r, MF__CACHE_LINE, sizeof(*r)) != 0)
         return -ENOMEM;
+    memset(r, 0, sizeof(*r));
     r->opts = *opts;
     r->sys = opts->sys;
     atomic_init(&r->missing, opts->others);
     pthread_mutex_init(&r->submit, NULL);
+    pthread_mutex_init(&r->follow, NULL);
+    pthread_cond_init(&r->called, NULL);
     rc = ring_memory(r);
     if (rc == 0)
         rc = ring_open(r);
@@ -11029,21 +10984,307 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
         ring_free(r);
         return rc;
     }
-    r->ch.ops = &ring_transport;
+    r->ch.ops = &mf__ring_transport;
     r->ch.index = opts->index;
     r->ch.fd = r->sys == &mf__uring_system ? r->fd : -1; /* what a forked child closes */
     atomic_init(&r->ch.refs, 1);
     *out = &r->ch;
     return 0;
 }
-#undef BODY_SLACK
-#undef HAND_OVER
-#undef NAP_NS
-#undef POOL_DATA
-#undef SUBMISSIONS
-#undef TAKE_OVER
-#undef TRIES
-#undef WAKE_DATA
+
+/* ==== core/transport/ring_submit.c ==== */
+/* SPDX-License-Identifier: MIT */
+/* ring_submit.c - what goes into a ring: entries, answers, wake-ups. Who waits for what comes out. */
+
+
+/* ---- submission: all with the lock held ------------------------------------------------------------ */
+
+/* The next submission entry, cleared. */
+static struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
+{
+    uint32_t i = (atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued++) & r->sq_mask;
+    struct mf__sqe *sqe = &r->sqes[i];
+
+    memset(sqe, 0, sizeof(*sqe));
+    sqe->opcode = opcode;
+    sqe->user_data = user_data;
+    r->sq_array[i] = i;
+    return sqe;
+}
+
+static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
+{
+    struct mf__sqe *sqe = next_sqe(r, MF__URING_OP_URING_CMD, user_data);
+
+    sqe->flags = MF__URING_FIXED_FILE;
+    sqe->cmd_op = op;
+    return sqe;
+}
+
+/* Take back what the kernel did not take of the commands that began at `tail`: later nobody would know of it. */
+static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
+{
+    uint32_t head = atomic_load_explicit(r->sq_head, memory_order_acquire);
+
+    r->taken = head - tail;
+    if (r->taken == n)
+        return 0;
+    atomic_store_explicit(r->sq_tail, head, memory_order_relaxed);
+    return rc < 0 ? rc : -EAGAIN;
+}
+
+/* Submit what next_sqe() gave. 0, or an error: then only the first r->taken of them are out. */
+static int transport_ring_submit_submit(struct ring *r)
+{
+    uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
+    uint32_t n = r->queued;
+    int rc;
+
+    r->queued = 0;
+    r->taken = n;
+    atomic_store_explicit(r->sq_tail, tail + n, memory_order_release);
+    HAND_OVER(r);
+    do {
+        rc = r->sys->enter(r->opts.kernel, r->fd, n, 0, 0);
+    } while (rc == -EINTR && atomic_load_explicit(r->sq_head, memory_order_acquire) == tail);
+    return rc == (int)n ? 0 : settle_submission(r, tail, n, rc);
+}
+
+static void next_register(struct ring *r, uint32_t index)
+{
+    struct entry *e = &r->entries[index];
+    struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue };
+    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_REGISTER, index);
+
+    sqe->addr = (uintptr_t)e->iov;
+    sqe->len = 2;
+    memcpy(sqe->cmd, &cmd, sizeof(cmd));
+}
+
+static void next_commit(struct ring *r, uint32_t index)
+{
+    struct entry *e = &r->entries[index];
+    struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue, .commit_id = e->commit_id };
+    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_COMMIT_AND_FETCH, index);
+
+    memcpy(sqe->cmd, &cmd, sizeof(cmd));
+}
+
+static int submit_pool(struct ring *r, uint32_t n)
+{
+    const struct entry *e = &r->entries[n * r->opts.depth];
+    size_t size = (size_t)r->opts.depth * r->opts.max_payload;
+    struct mf__fuse_bufpool pool = { .address = (uintptr_t)r->pools.base + n * size,
+                                     .length = (uint32_t)size,
+                                     .queue = (uint16_t)e->queue };
+    struct mf__sqe *sqe = next_command(r, MF__FUSE_ADD_BUFPOOL, POOL_DATA);
+
+    memcpy(sqe->cmd, &pool, sizeof(pool));
+    return transport_ring_submit_submit(r);
+}
+
+/* Only the last queue is not registered. */
+static bool last_is_left(const struct ring *r)
+{
+    return r->armed + r->opts.depth == r->count;
+}
+
+/* The first one alone, since the kernel may refuse them all; then as many of a queue as go into one submission. */
+static int register_some(struct ring *r)
+{
+    uint32_t left = r->opts.depth - r->armed % r->opts.depth;
+    uint32_t n = left < r->submissions ? left : r->submissions;
+    int rc;
+
+    if (r->armed == 0 && !last_is_left(r))
+        n = 1;
+    for (uint32_t i = 0; i < n; i++)
+        next_register(r, r->armed + i);
+    rc = transport_ring_submit_submit(r);
+    r->armed += r->taken;
+    return r->taken && passing(rc) ? 0 : rc; /* the rest may go better */
+}
+
+static void mark_registered(struct ring *r)
+{
+    int none = 0;
+
+    if (atomic_compare_exchange_strong(&r->state, &none, 1) && r->opts.last) {
+        struct ring *last = ring_of(r->opts.last);
+
+        if (atomic_fetch_sub(&last->missing, 1) == 1)
+            r->opts.last->ops->wake(r->opts.last);
+    }
+}
+
+int mf__ring_register(struct ring *r)
+{
+    int rc = 0;
+
+    if (!r->attached)
+        rc = r->sys->attach(r->opts.kernel, r->fd, r->opts.device);
+    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->attached && i < r->queue_count; i++)
+        rc = submit_pool(r, i);
+    r->attached = r->attached || rc == 0;
+    while (rc == 0 && r->armed < r->count) {
+        if (last_is_left(r) && atomic_load(&r->missing))
+            return 0;
+        rc = register_some(r);
+        if (anything_completed(r))
+            break;
+    }
+    if (rc < 0 && r->armed + r->opts.depth > r->count) {
+        /* Each queue has an entry: serve with fewer. Those that were not armed are gone. */
+        atomic_fetch_add(&r->gone, r->count - r->armed);
+        r->armed = r->count;
+        rc = 0;
+    }
+    if (rc == 0 && r->armed == r->count)
+        mark_registered(r);
+    return rc;
+}
+
+int mf__ring_register_again(struct ring *r, uint32_t index)
+{
+    int rc = -ENODEV;
+
+    pthread_mutex_lock(&r->submit);
+    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+        next_register(r, index);
+        rc = transport_ring_submit_submit(r);
+    }
+    pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+/* ---- commits and wake-ups -------------------------------------------------------------------------- */
+
+void mf__ring_let_wait(struct ring *r, uint32_t index)
+{
+    uint32_t head = atomic_load_explicit(&r->waiting, memory_order_relaxed);
+
+    do {
+        r->entries[index].next_commit = head;
+    } while (!atomic_compare_exchange_weak_explicit(&r->waiting, &head, index + 1, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+}
+
+int mf__ring_commit(struct ring *r, uint32_t index)
+{
+    int rc = -ENODEV;
+
+    pthread_mutex_lock(&r->submit);
+    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+        next_commit(r, index);
+        rc = transport_ring_submit_submit(r);
+        if (rc < 0)
+            mf__ring_let_wait(r, index);
+    }
+    pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+/* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
+static int commit_some(struct ring *r, uint32_t *next)
+{
+    uint32_t batch[SUBMISSIONS];
+    uint32_t n = 0;
+    int rc = -ENODEV;
+
+    pthread_mutex_lock(&r->submit);
+    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+        for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
+            batch[n] = *next - 1;
+            next_commit(r, batch[n]);
+        }
+        rc = transport_ring_submit_submit(r);
+        for (uint32_t i = r->taken; i < n; i++)
+            mf__ring_let_wait(r, batch[i]);
+    }
+    pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+int mf__ring_commit_waiting(struct ring *r)
+{
+    uint32_t next = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
+    int rc = 0;
+
+    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
+    while (next) {
+        uint32_t before = next;
+        int one = commit_some(r, &next);
+
+        if (one == -ENODEV && next == before)
+            return one;
+        if (one < 0)
+            rc = one;
+    }
+    return rc;
+}
+
+void mf__ring_call(struct ring *r)
+{
+    if (atomic_load(&r->followers) == 0 || atomic_load(&r->led))
+        return;
+    pthread_mutex_lock(&r->follow);
+    if (r->calls < atomic_load(&r->followers))
+        r->calls++;
+    pthread_cond_signal(&r->called);
+    pthread_mutex_unlock(&r->follow);
+}
+
+void mf__ring_follow(struct ring *r)
+{
+    int cancel;
+
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
+    pthread_mutex_lock(&r->follow);
+    atomic_fetch_add(&r->followers, 1);
+    /* Who gave up leading before he could see this one called nobody. */
+    while (r->calls == 0 && atomic_load(&r->led))
+        pthread_cond_wait(&r->called, &r->follow);
+    atomic_fetch_sub(&r->followers, 1);
+    if (r->calls)
+        r->calls--;
+    pthread_mutex_unlock(&r->follow);
+    pthread_setcancelstate(cancel, NULL);
+}
+
+void mf__ring_wake(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t tries = TRIES;
+    int rc;
+
+    do {
+        rc = 0;
+        pthread_mutex_lock(&r->submit);
+        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+            next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
+            rc = transport_ring_submit_submit(r);
+        }
+        pthread_mutex_unlock(&r->submit);
+        if (passing(rc))
+            nap();
+    } while (passing(rc) && --tries);
+    mf__ring_call(r);
+}
+
+int mf__ring_state(struct mf__channel *ch)
+{
+    return atomic_load(&ring_of(ch)->state);
+}
+
+void mf__ring_refuse(struct mf__channel *ch, int error)
+{
+    struct ring *r = ring_of(ch);
+    int state = atomic_load(&r->state);
+
+    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
+        continue;
+    mf__ring_wake(ch);
+}
 
 /* ==== core/transport/uring_system.c ==== */
 /* SPDX-License-Identifier: MIT */

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/* ring_private.h - what a ring is made of, for the files ring*.c alone. */
+#ifndef MF_RING_PRIVATE_H
+#define MF_RING_PRIVATE_H
+
+#include <pthread.h>
+#include <time.h>
+
+#include "transport/ring.h"
+
+#define WAKE_DATA UINT64_MAX       /* user_data of the NOP that wakes */
+#define POOL_DATA (UINT64_MAX - 1) /* of the command that tells a pool */
+#define BODY_SLACK 65536u          /* for an answer that is built beside the request's payload */
+#define SUBMISSIONS 8u             /* commits are submitted as they come, so the queue stays short */
+#define NAP_NS 1000000             /* before what failed for want of memory is tried again */
+#define TRIES 100u
+
+#ifdef __SANITIZE_THREAD__
+/* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
+void __tsan_acquire(void *addr);
+void __tsan_release(void *addr);
+#define HAND_OVER(r) __tsan_release(r)
+#define TAKE_OVER(r) __tsan_acquire(r)
+#else
+#define HAND_OVER(r) ((void)(r))
+#define TAKE_OVER(r) ((void)(r))
+#endif
+
+struct entry {
+    struct fuse_uring_req_header *head;
+    uint8_t *payload;    /* its own buffer */
+    uint8_t *at;         /* where the payload of the request in hand lies, and its answer's is expected */
+    struct iovec iov[2]; /* the kernel remembers what it points to, not the array itself */
+    uint32_t queue;
+    uint32_t next_commit; /* list of answers that wait to be committed: index + 1 */
+    uint64_t commit_id;   /* of the request in hand or the last one; 0: never had any */
+};
+
+struct ring {
+    struct mf__channel ch;
+    struct mf__ring_opts opts;
+    const struct mf__uring_sys *sys;
+    int fd;
+    uint8_t *maps;
+    size_t maps_size;
+    struct mf__sqe *sqes;
+    size_t sqes_size;
+    _Atomic uint32_t *sq_head, *sq_tail, *cq_head, *cq_tail;
+    uint32_t *sq_array;
+    uint32_t sq_mask, cq_mask;
+    struct mf__cqe *cqes;
+    struct entry *entries;   /* first entries of all queues, second ones of all queues, ... */
+    _Atomic uint32_t *alive; /* per queue: entries that were not refused */
+    uint32_t queue_count;
+    uint32_t count;
+    struct mf__region headers, payloads, pools;
+    size_t payload_room;
+    pthread_mutex_t submit;
+    uint32_t queued;          /* commands that are about to be submitted; under the lock, like these: */
+    uint32_t taken;           /* of the last submission */
+    uint32_t failures;        /* to register, for want of memory */
+    bool attached;            /* the device is our fixed file */
+    uint32_t armed;           /* entries whose first command is out */
+    uint32_t submissions;     /* at once */
+    _Atomic uint32_t missing; /* rings that must be registered before our last queue */
+    _Atomic uint32_t held;    /* answers among those that wait which a reader kept back for a batch */
+    _Atomic uint32_t waiting; /* first of the answers that wait for a reader's commit: index + 1 */
+    _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
+    _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
+    _Atomic bool shut;
+    _Alignas(MF__CACHE_LINE) _Atomic bool led; /* a thread waits for completions, or is about to */
+    _Atomic uint32_t followers;                /* threads that wait to be that one */
+    pthread_mutex_t follow;
+    pthread_cond_t called;
+    uint32_t calls; /* under that lock: followers that may go */
+};
+
+static inline struct ring *ring_of(struct mf__channel *ch)
+{
+    return MF__CONTAINER_OF(ch, struct ring, ch);
+}
+
+static inline bool passing(int error)
+{
+    return error == -EAGAIN || error == -EBUSY || error == -ENOMEM;
+}
+
+static inline void nap(void)
+{
+    const struct timespec time = { .tv_nsec = NAP_NS };
+
+    nanosleep(&time, NULL);
+}
+static inline bool anything_completed(struct ring *r)
+{
+    return atomic_load_explicit(r->cq_head, memory_order_relaxed) !=
+           atomic_load_explicit(r->cq_tail, memory_order_acquire);
+}
+
+/* ---- ring.c ---------------------------------------------------------------------------------------- */
+
+extern const struct mf__transport mf__ring_transport;
+
+/* ---- ring_submit.c --------------------------------------------------------------------------------- */
+
+/*
+ * Register what is left, with the lock held. It stops where something completed: that may be the refusal, and the
+ * receiver, who looks at it, comes back here; and where other rings come first.
+ */
+int mf__ring_register(struct ring *r);
+/* The kernel wants an entry's first command once more. */
+int mf__ring_register_again(struct ring *r, uint32_t index);
+/* Send the answer that lies in an entry. 0; an error: it waits for the next receive, unless the ring is shut. */
+int mf__ring_commit(struct ring *r, uint32_t index);
+/* Let an answer wait for mf__ring_commit_waiting(), which is for a task that lives as long as the ring. */
+void mf__ring_let_wait(struct ring *r, uint32_t index);
+int mf__ring_commit_waiting(struct ring *r);
+void mf__ring_wake(struct mf__channel *ch);
+/* Wait to be called, while somebody waits for completions already. */
+void mf__ring_follow(struct ring *r);
+/* Let a follower wait for completions, unless somebody does, or will before he waits for anything else. */
+void mf__ring_call(struct ring *r);
+
+/* ---- ring_make.c ----------------------------------------------------------------------------------- */
+
+void mf__ring_close(struct mf__channel *ch);
+
+#endif

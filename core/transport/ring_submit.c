@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT */
+/* ring_submit.c - what goes into a ring: entries, answers, wake-ups. Who waits for what comes out. */
+#include <string.h>
+
+#include "transport/ring_private.h"
+
+/* ---- submission: all with the lock held ------------------------------------------------------------ */
+
+/* The next submission entry, cleared. */
+static struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
+{
+    uint32_t i = (atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued++) & r->sq_mask;
+    struct mf__sqe *sqe = &r->sqes[i];
+
+    memset(sqe, 0, sizeof(*sqe));
+    sqe->opcode = opcode;
+    sqe->user_data = user_data;
+    r->sq_array[i] = i;
+    return sqe;
+}
+
+static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
+{
+    struct mf__sqe *sqe = next_sqe(r, MF__URING_OP_URING_CMD, user_data);
+
+    sqe->flags = MF__URING_FIXED_FILE;
+    sqe->cmd_op = op;
+    return sqe;
+}
+
+/* Take back what the kernel did not take of the commands that began at `tail`: later nobody would know of it. */
+static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
+{
+    uint32_t head = atomic_load_explicit(r->sq_head, memory_order_acquire);
+
+    r->taken = head - tail;
+    if (r->taken == n)
+        return 0;
+    atomic_store_explicit(r->sq_tail, head, memory_order_relaxed);
+    return rc < 0 ? rc : -EAGAIN;
+}
+
+/* Submit what next_sqe() gave. 0, or an error: then only the first r->taken of them are out. */
+static int submit(struct ring *r)
+{
+    uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
+    uint32_t n = r->queued;
+    int rc;
+
+    r->queued = 0;
+    r->taken = n;
+    atomic_store_explicit(r->sq_tail, tail + n, memory_order_release);
+    HAND_OVER(r);
+    do {
+        rc = r->sys->enter(r->opts.kernel, r->fd, n, 0, 0);
+    } while (rc == -EINTR && atomic_load_explicit(r->sq_head, memory_order_acquire) == tail);
+    return rc == (int)n ? 0 : settle_submission(r, tail, n, rc);
+}
+
+static void next_register(struct ring *r, uint32_t index)
+{
+    struct entry *e = &r->entries[index];
+    struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue };
+    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_REGISTER, index);
+
+    sqe->addr = (uintptr_t)e->iov;
+    sqe->len = 2;
+    memcpy(sqe->cmd, &cmd, sizeof(cmd));
+}
+
+static void next_commit(struct ring *r, uint32_t index)
+{
+    struct entry *e = &r->entries[index];
+    struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue, .commit_id = e->commit_id };
+    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_COMMIT_AND_FETCH, index);
+
+    memcpy(sqe->cmd, &cmd, sizeof(cmd));
+}
+
+static int submit_pool(struct ring *r, uint32_t n)
+{
+    const struct entry *e = &r->entries[n * r->opts.depth];
+    size_t size = (size_t)r->opts.depth * r->opts.max_payload;
+    struct mf__fuse_bufpool pool = { .address = (uintptr_t)r->pools.base + n * size,
+                                     .length = (uint32_t)size,
+                                     .queue = (uint16_t)e->queue };
+    struct mf__sqe *sqe = next_command(r, MF__FUSE_ADD_BUFPOOL, POOL_DATA);
+
+    memcpy(sqe->cmd, &pool, sizeof(pool));
+    return submit(r);
+}
+
+/* Only the last queue is not registered. */
+static bool last_is_left(const struct ring *r)
+{
+    return r->armed + r->opts.depth == r->count;
+}
+
+/* The first one alone, since the kernel may refuse them all; then as many of a queue as go into one submission. */
+static int register_some(struct ring *r)
+{
+    uint32_t left = r->opts.depth - r->armed % r->opts.depth;
+    uint32_t n = left < r->submissions ? left : r->submissions;
+    int rc;
+
+    if (r->armed == 0 && !last_is_left(r))
+        n = 1;
+    for (uint32_t i = 0; i < n; i++)
+        next_register(r, r->armed + i);
+    rc = submit(r);
+    r->armed += r->taken;
+    return r->taken && passing(rc) ? 0 : rc; /* the rest may go better */
+}
+
+static void mark_registered(struct ring *r)
+{
+    int none = 0;
+
+    if (atomic_compare_exchange_strong(&r->state, &none, 1) && r->opts.last) {
+        struct ring *last = ring_of(r->opts.last);
+
+        if (atomic_fetch_sub(&last->missing, 1) == 1)
+            r->opts.last->ops->wake(r->opts.last);
+    }
+}
+
+int mf__ring_register(struct ring *r)
+{
+    int rc = 0;
+
+    if (!r->attached)
+        rc = r->sys->attach(r->opts.kernel, r->fd, r->opts.device);
+    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->attached && i < r->queue_count; i++)
+        rc = submit_pool(r, i);
+    r->attached = r->attached || rc == 0;
+    while (rc == 0 && r->armed < r->count) {
+        if (last_is_left(r) && atomic_load(&r->missing))
+            return 0;
+        rc = register_some(r);
+        if (anything_completed(r))
+            break;
+    }
+    if (rc < 0 && r->armed + r->opts.depth > r->count) {
+        /* Each queue has an entry: serve with fewer. Those that were not armed are gone. */
+        atomic_fetch_add(&r->gone, r->count - r->armed);
+        r->armed = r->count;
+        rc = 0;
+    }
+    if (rc == 0 && r->armed == r->count)
+        mark_registered(r);
+    return rc;
+}
+
+int mf__ring_register_again(struct ring *r, uint32_t index)
+{
+    int rc = -ENODEV;
+
+    pthread_mutex_lock(&r->submit);
+    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+        next_register(r, index);
+        rc = submit(r);
+    }
+    pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+/* ---- commits and wake-ups -------------------------------------------------------------------------- */
+
+void mf__ring_let_wait(struct ring *r, uint32_t index)
+{
+    uint32_t head = atomic_load_explicit(&r->waiting, memory_order_relaxed);
+
+    do {
+        r->entries[index].next_commit = head;
+    } while (!atomic_compare_exchange_weak_explicit(&r->waiting, &head, index + 1, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+}
+
+int mf__ring_commit(struct ring *r, uint32_t index)
+{
+    int rc = -ENODEV;
+
+    pthread_mutex_lock(&r->submit);
+    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+        next_commit(r, index);
+        rc = submit(r);
+        if (rc < 0)
+            mf__ring_let_wait(r, index);
+    }
+    pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+/* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
+static int commit_some(struct ring *r, uint32_t *next)
+{
+    uint32_t batch[SUBMISSIONS];
+    uint32_t n = 0;
+    int rc = -ENODEV;
+
+    pthread_mutex_lock(&r->submit);
+    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+        for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
+            batch[n] = *next - 1;
+            next_commit(r, batch[n]);
+        }
+        rc = submit(r);
+        for (uint32_t i = r->taken; i < n; i++)
+            mf__ring_let_wait(r, batch[i]);
+    }
+    pthread_mutex_unlock(&r->submit);
+    return rc;
+}
+
+int mf__ring_commit_waiting(struct ring *r)
+{
+    uint32_t next = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
+    int rc = 0;
+
+    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
+    while (next) {
+        uint32_t before = next;
+        int one = commit_some(r, &next);
+
+        if (one == -ENODEV && next == before)
+            return one;
+        if (one < 0)
+            rc = one;
+    }
+    return rc;
+}
+
+void mf__ring_call(struct ring *r)
+{
+    if (atomic_load(&r->followers) == 0 || atomic_load(&r->led))
+        return;
+    pthread_mutex_lock(&r->follow);
+    if (r->calls < atomic_load(&r->followers))
+        r->calls++;
+    pthread_cond_signal(&r->called);
+    pthread_mutex_unlock(&r->follow);
+}
+
+void mf__ring_follow(struct ring *r)
+{
+    int cancel;
+
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
+    pthread_mutex_lock(&r->follow);
+    atomic_fetch_add(&r->followers, 1);
+    /* Who gave up leading before he could see this one called nobody. */
+    while (r->calls == 0 && atomic_load(&r->led))
+        pthread_cond_wait(&r->called, &r->follow);
+    atomic_fetch_sub(&r->followers, 1);
+    if (r->calls)
+        r->calls--;
+    pthread_mutex_unlock(&r->follow);
+    pthread_setcancelstate(cancel, NULL);
+}
+
+void mf__ring_wake(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t tries = TRIES;
+    int rc;
+
+    do {
+        rc = 0;
+        pthread_mutex_lock(&r->submit);
+        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+            next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
+            rc = submit(r);
+        }
+        pthread_mutex_unlock(&r->submit);
+        if (passing(rc))
+            nap();
+    } while (passing(rc) && --tries);
+    mf__ring_call(r);
+}
+
+int mf__ring_state(struct mf__channel *ch)
+{
+    return atomic_load(&ring_of(ch)->state);
+}
+
+void mf__ring_refuse(struct mf__channel *ch, int error)
+{
+    struct ring *r = ring_of(ch);
+    int state = atomic_load(&r->state);
+
+    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
+        continue;
+    mf__ring_wake(ch);
+}
