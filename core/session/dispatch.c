@@ -109,7 +109,8 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     call->buf = slot->io.body;
     call->buf_size = slot->io.body_size;
     call->again = (slot->io.msg.hdr.unique & FUSE_UNIQUE_RESEND) != 0;
-    memset(&call->answer, 0, sizeof(call->answer));
+    if (s->upcall != mf__typed_upcall) /* these answer by calls */
+        memset(&call->answer, 0, sizeof(call->answer));
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
     rc = run_handler(s, slot);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {

@@ -22,6 +22,7 @@
 #define QUIET_TICKS 32u   /* then the monitor sleeps */
 #define WINDOW_MAX 8192u  /* ticks */
 #define FAST_TICKS 16u
+#define LONG_TICK_NS (4 * TICK_NS) /* while all handlers return at once, and the monitor's own turns would be felt */
 #define COMPUTING_TICKS 50u
 #define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
 #define LONGEST_TICK_NS 64000000u
@@ -245,14 +246,14 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
  * Answers on a ring may wait for each other while handlers return at once. The first that does not ends that, and
  * whoever receives there submits what was held.
  */
-static void judge_speed(struct mf__crew *c, const struct view *v)
+static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
 {
     uint32_t busy = v->members - v->free;
     bool fast = !v->stuck && v->rate >= (uint64_t)MANY * (busy ? busy : 1);
 
     if (!c->ring)
         return;
-    c->fast_ticks = fast ? c->fast_ticks + 1 : 0;
+    c->fast_ticks = fast ? c->fast_ticks + ticks : 0;
     if (c->fast_ticks >= FAST_TICKS) {
         atomic_store_explicit(&c->ring->batch, true, memory_order_relaxed);
     } else if (!c->fast_ticks && atomic_exchange(&c->ring->batch, false)) {
@@ -260,8 +261,9 @@ static void judge_speed(struct mf__crew *c, const struct view *v)
     }
 }
 
-/* Returns whether the crew is quiet: nothing came in `ticks`, and somebody would take what comes. */
-static bool watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
+enum found { QUIET, FAST, OTHER }; /* nothing came, and somebody would take what comes; handlers return at once */
+
+static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
 {
     struct view v;
     uint32_t more;
@@ -271,7 +273,7 @@ static bool watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
         v.served = v.requests - c->requests;
     v.rate = v.served / ticks;
     c->requests = v.requests;
-    judge_speed(c, &v);
+    judge_speed(c, &v, ticks);
     more = lacking(s, c, &v);
     if (more) {
         while (more-- && grow(s, c))
@@ -279,7 +281,7 @@ static bool watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
         if (c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */
         begin_window(c);
-        return false;
+        return OTHER;
     }
     if (v.free < c->least_free)
         c->least_free = v.free;
@@ -287,7 +289,9 @@ static bool watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
     c->ticks += ticks;
     if (c->ticks >= c->window)
         review(s, c, v.members);
-    return v.served == 0 && v.free;
+    if (v.served == 0 && v.free)
+        return QUIET;
+    return c->fast_ticks >= FAST_TICKS ? FAST : OTHER;
 }
 
 static void monitor_sleep(struct mf_session *s)
@@ -311,7 +315,8 @@ static uint64_t sleep_tick(uint64_t *tick_ns)
     nanosleep(&tick, NULL);
     took = mf__now_ns() - start;
     took -= took < *tick_ns ? took : *tick_ns;
-    *tick_ns = took < LATE_NS ? TICK_NS : 4 * took < LONGEST_TICK_NS ? 4 * took : LONGEST_TICK_NS;
+    if (took > LATE_NS)
+        *tick_ns = 4 * took < LONGEST_TICK_NS ? 4 * took : LONGEST_TICK_NS;
     return took;
 }
 
@@ -325,13 +330,18 @@ static void *monitor_main(void *arg)
     while (!atomic_load(&s->monitor_end)) {
         uint64_t late = sleep_tick(&tick_ns), now = mf__now_ns();
         uint32_t ticks = now - last < 2 * TICK_NS ? 1 : (uint32_t)((now - last) / TICK_NS);
-        bool calm = true;
+        enum found most = QUIET;
 
         last = now;
         mf__placement_look(s, now, late);
-        for (uint32_t i = 0; i < s->crew_count; i++)
-            calm = watch(s, &s->crews[i], ticks) && calm;
-        quiet = calm ? quiet + ticks : 0;
+        for (uint32_t i = 0; i < s->crew_count; i++) {
+            enum found found = watch(s, &s->crews[i], ticks);
+
+            most = found > most ? found : most;
+        }
+        if (late <= LATE_NS)
+            tick_ns = most == FAST ? LONG_TICK_NS : TICK_NS;
+        quiet = most == QUIET ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS) {
             monitor_sleep(s);
             quiet = 0;

@@ -28,9 +28,9 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
         where = "each reader is bound to a CPU, as asked";
     else if (s->ring_count && s->ring_count == s->ring_queues && s->opts.placement == MF_PLACEMENT_AUTO)
         where = "ring readers are bound to their queue's CPU";
-    if (atomic_load(&s->place.mode) == MF__PLACE_YIELDING)
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
         how = "they yield to their clients, since the machine is quiet";
-    else if (atomic_load(&s->place.mode) == MF__PLACE_PLAIN)
+    else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
         how = "they do not yield, since the machine is busy";
     snprintf(text, room, "%s; %s", where, how);
 }
@@ -157,7 +157,7 @@ static bool ordinary_share(void)
 static void set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
-    atomic_store(&s->place.mode, mode);
+    atomic_store(&s->place_mode, mode);
     set_group_nice(s, mode == MF__PLACE_YIELDING ? 19 : s->place.group_nice);
     mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
@@ -180,7 +180,7 @@ void mf__placement_start(struct mf_session *s)
 
 void mf__placement_stop(struct mf_session *s)
 {
-    if (atomic_load(&s->place.mode) == MF__PLACE_YIELDING)
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
         set_mode(s, MF__PLACE_PLAIN);
 }
 
@@ -219,7 +219,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, uint64_t *wait
 
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
-    uint32_t mode = atomic_load(&s->place.mode);
+    uint32_t mode = atomic_load(&s->place_mode);
     uint64_t elapsed = now_ns - s->place.looked_ns;
     uint64_t wait_ns, turns, age;
     bool late;
@@ -246,7 +246,7 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 
 static uint32_t wanted_mode(const struct mf__reader *r, bool ring)
 {
-    return ring ? atomic_load(&r->session->place.mode) : MF__PLACE_PLAIN;
+    return ring ? atomic_load(&r->session->place_mode) : MF__PLACE_PLAIN;
 }
 
 bool mf__placement_fits(const struct mf__reader *r, bool ring)

@@ -138,7 +138,13 @@ struct mf_session {
     int32_t (*upcall)(struct mf_call *call, void *user);
     void *user; /* for upcall */
     uint64_t implemented;
-    struct mf_upcall_ops hooks; /* reader_start, reader_end, destroy, interrupted */
+    /* Changed seldom, read for each request: beside what else is. */
+    _Atomic uint32_t stop; /* 1: readers leave */
+    _Atomic uint32_t monitor_asleep;
+    _Atomic uint32_t place_mode; /* MF__PLACE_* */
+    _Atomic bool serialize;      /* one handler at a time, under `serial`: one reader was asked for */
+    bool takes_turns;            /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
+    struct mf_upcall_ops hooks;  /* reader_start, reader_end, destroy, interrupted */
     void *hooks_user;
     struct mf_ops typed;
     struct mf_session_opts opts;
@@ -170,29 +176,25 @@ struct mf_session {
     uint32_t ring_count;
     uint32_t ring_queues;
     bool rings_shut;
-    uint32_t holders;       /* cancelled threads that stay for the entries that they armed */
-    pthread_mutex_t serial; /* taken around handlers where `serialize`: one reader was asked for */
-    _Atomic bool serialize;
-    bool takes_turns; /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
+    uint32_t holders; /* cancelled threads that stay for the entries that they armed */
+    pthread_mutex_t serial;
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
     char turn_line[MF__CACHE_LINE - sizeof(uint32_t)];
     pthread_t monitor;
     bool monitor_on;
     pthread_mutex_t monitor_lock;
     pthread_cond_t monitor_cond;
-    _Atomic uint32_t monitor_asleep, monitor_end;
+    _Atomic uint32_t monitor_end;
     _Atomic uint64_t growths, shrinks;
     struct {
-        _Atomic uint32_t mode; /* MF__PLACE_* */
-        int group_nice;        /* of the autogroup before it was touched */
-        bool watchful;         /* the monitor runs whatever the group's nice value is */
-        _Atomic bool one_way;  /* threads have no right to leave SCHED_IDLE: others take turns with them */
+        int group_nice;       /* of the autogroup before it was touched */
+        bool watchful;        /* the monitor runs whatever the group's nice value is */
+        _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
         uint64_t looked_ns, late_ns; /* the last look; how long the monitor itself was kept waiting since */
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
-    _Atomic uint32_t stop;    /* 1: readers leave */
     _Atomic uint32_t alive;   /* reader threads that have not ended */
     _Atomic int result;       /* first error that ended it */
     _Atomic int last_failure; /* of a reader that left: why, if it was the last one */

@@ -2401,7 +2401,13 @@ struct mf_session {
     int32_t (*upcall)(struct mf_call *call, void *user);
     void *user; /* for upcall */
     uint64_t implemented;
-    struct mf_upcall_ops hooks; /* reader_start, reader_end, destroy, interrupted */
+    /* Changed seldom, read for each request: beside what else is. */
+    _Atomic uint32_t stop; /* 1: readers leave */
+    _Atomic uint32_t monitor_asleep;
+    _Atomic uint32_t place_mode; /* MF__PLACE_* */
+    _Atomic bool serialize;      /* one handler at a time, under `serial`: one reader was asked for */
+    bool takes_turns;            /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
+    struct mf_upcall_ops hooks;  /* reader_start, reader_end, destroy, interrupted */
     void *hooks_user;
     struct mf_ops typed;
     struct mf_session_opts opts;
@@ -2433,29 +2439,25 @@ struct mf_session {
     uint32_t ring_count;
     uint32_t ring_queues;
     bool rings_shut;
-    uint32_t holders;       /* cancelled threads that stay for the entries that they armed */
-    pthread_mutex_t serial; /* taken around handlers where `serialize`: one reader was asked for */
-    _Atomic bool serialize;
-    bool takes_turns; /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
+    uint32_t holders; /* cancelled threads that stay for the entries that they armed */
+    pthread_mutex_t serial;
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
     char turn_line[MF__CACHE_LINE - sizeof(uint32_t)];
     pthread_t monitor;
     bool monitor_on;
     pthread_mutex_t monitor_lock;
     pthread_cond_t monitor_cond;
-    _Atomic uint32_t monitor_asleep, monitor_end;
+    _Atomic uint32_t monitor_end;
     _Atomic uint64_t growths, shrinks;
     struct {
-        _Atomic uint32_t mode; /* MF__PLACE_* */
-        int group_nice;        /* of the autogroup before it was touched */
-        bool watchful;         /* the monitor runs whatever the group's nice value is */
-        _Atomic bool one_way;  /* threads have no right to leave SCHED_IDLE: others take turns with them */
+        int group_nice;       /* of the autogroup before it was touched */
+        bool watchful;        /* the monitor runs whatever the group's nice value is */
+        _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
         uint64_t looked_ns, late_ns; /* the last look; how long the monitor itself was kept waiting since */
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
-    _Atomic uint32_t stop;    /* 1: readers leave */
     _Atomic uint32_t alive;   /* reader threads that have not ended */
     _Atomic int result;       /* first error that ended it */
     _Atomic int last_failure; /* of a reader that left: why, if it was the last one */
@@ -6759,7 +6761,8 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     call->buf = slot->io.body;
     call->buf_size = slot->io.body_size;
     call->again = (slot->io.msg.hdr.unique & FUSE_UNIQUE_RESEND) != 0;
-    memset(&call->answer, 0, sizeof(call->answer));
+    if (s->upcall != mf__typed_upcall) /* these answer by calls */
+        memset(&call->answer, 0, sizeof(call->answer));
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
     rc = run_handler(s, slot);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
@@ -6951,6 +6954,7 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 #define QUIET_TICKS 32u   /* then the monitor sleeps */
 #define WINDOW_MAX 8192u  /* ticks */
 #define FAST_TICKS 16u
+#define LONG_TICK_NS (4 * TICK_NS) /* while all handlers return at once, and the monitor's own turns would be felt */
 #define COMPUTING_TICKS 50u
 #define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
 #define LONGEST_TICK_NS 64000000u
@@ -7174,14 +7178,14 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
  * Answers on a ring may wait for each other while handlers return at once. The first that does not ends that, and
  * whoever receives there submits what was held.
  */
-static void judge_speed(struct mf__crew *c, const struct view *v)
+static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
 {
     uint32_t busy = v->members - v->free;
     bool fast = !v->stuck && v->rate >= (uint64_t)MANY * (busy ? busy : 1);
 
     if (!c->ring)
         return;
-    c->fast_ticks = fast ? c->fast_ticks + 1 : 0;
+    c->fast_ticks = fast ? c->fast_ticks + ticks : 0;
     if (c->fast_ticks >= FAST_TICKS) {
         atomic_store_explicit(&c->ring->batch, true, memory_order_relaxed);
     } else if (!c->fast_ticks && atomic_exchange(&c->ring->batch, false)) {
@@ -7189,8 +7193,9 @@ static void judge_speed(struct mf__crew *c, const struct view *v)
     }
 }
 
-/* Returns whether the crew is quiet: nothing came in `ticks`, and somebody would take what comes. */
-static bool session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
+enum found { QUIET, FAST, OTHER }; /* nothing came, and somebody would take what comes; handlers return at once */
+
+static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
 {
     struct view v;
     uint32_t more;
@@ -7200,7 +7205,7 @@ static bool session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint
         v.served = v.requests - c->requests;
     v.rate = v.served / ticks;
     c->requests = v.requests;
-    judge_speed(c, &v);
+    judge_speed(c, &v, ticks);
     more = lacking(s, c, &v);
     if (more) {
         while (more-- && session_monitor_grow(s, c))
@@ -7208,7 +7213,7 @@ static bool session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint
         if (c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */
         begin_window(c);
-        return false;
+        return OTHER;
     }
     if (v.free < c->least_free)
         c->least_free = v.free;
@@ -7216,7 +7221,9 @@ static bool session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint
     c->ticks += ticks;
     if (c->ticks >= c->window)
         review(s, c, v.members);
-    return v.served == 0 && v.free;
+    if (v.served == 0 && v.free)
+        return QUIET;
+    return c->fast_ticks >= FAST_TICKS ? FAST : OTHER;
 }
 
 static void monitor_sleep(struct mf_session *s)
@@ -7240,7 +7247,8 @@ static uint64_t sleep_tick(uint64_t *tick_ns)
     nanosleep(&tick, NULL);
     took = mf__now_ns() - start;
     took -= took < *tick_ns ? took : *tick_ns;
-    *tick_ns = took < LATE_NS ? TICK_NS : 4 * took < LONGEST_TICK_NS ? 4 * took : LONGEST_TICK_NS;
+    if (took > LATE_NS)
+        *tick_ns = 4 * took < LONGEST_TICK_NS ? 4 * took : LONGEST_TICK_NS;
     return took;
 }
 
@@ -7254,13 +7262,18 @@ static void *monitor_main(void *arg)
     while (!atomic_load(&s->monitor_end)) {
         uint64_t late = sleep_tick(&tick_ns), now = mf__now_ns();
         uint32_t ticks = now - last < 2 * TICK_NS ? 1 : (uint32_t)((now - last) / TICK_NS);
-        bool calm = true;
+        enum found most = QUIET;
 
         last = now;
         mf__placement_look(s, now, late);
-        for (uint32_t i = 0; i < s->crew_count; i++)
-            calm = session_monitor_watch(s, &s->crews[i], ticks) && calm;
-        quiet = calm ? quiet + ticks : 0;
+        for (uint32_t i = 0; i < s->crew_count; i++) {
+            enum found found = session_monitor_watch(s, &s->crews[i], ticks);
+
+            most = found > most ? found : most;
+        }
+        if (late <= LATE_NS)
+            tick_ns = most == FAST ? LONG_TICK_NS : TICK_NS;
+        quiet = most == QUIET ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS) {
             monitor_sleep(s);
             quiet = 0;
@@ -7314,6 +7327,7 @@ void mf__monitor_stop(struct mf_session *s)
 #undef FEW_PER_MEMBER
 #undef LATE_NS
 #undef LONGEST_TICK_NS
+#undef LONG_TICK_NS
 #undef MANY
 #undef QUIET_TICKS
 #undef TICK_NS
@@ -7620,9 +7634,9 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
         where = "each reader is bound to a CPU, as asked";
     else if (s->ring_count && s->ring_count == s->ring_queues && s->opts.placement == MF_PLACEMENT_AUTO)
         where = "ring readers are bound to their queue's CPU";
-    if (atomic_load(&s->place.mode) == MF__PLACE_YIELDING)
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
         how = "they yield to their clients, since the machine is quiet";
-    else if (atomic_load(&s->place.mode) == MF__PLACE_PLAIN)
+    else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
         how = "they do not yield, since the machine is busy";
     snprintf(text, room, "%s; %s", where, how);
 }
@@ -7749,7 +7763,7 @@ static bool ordinary_share(void)
 static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
-    atomic_store(&s->place.mode, mode);
+    atomic_store(&s->place_mode, mode);
     set_group_nice(s, mode == MF__PLACE_YIELDING ? 19 : s->place.group_nice);
     mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
@@ -7772,7 +7786,7 @@ void mf__placement_start(struct mf_session *s)
 
 void mf__placement_stop(struct mf_session *s)
 {
-    if (atomic_load(&s->place.mode) == MF__PLACE_YIELDING)
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
         session_placement_set_mode(s, MF__PLACE_PLAIN);
 }
 
@@ -7811,7 +7825,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, uint64_t *wait
 
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
-    uint32_t mode = atomic_load(&s->place.mode);
+    uint32_t mode = atomic_load(&s->place_mode);
     uint64_t elapsed = now_ns - s->place.looked_ns;
     uint64_t wait_ns, turns, age;
     bool late;
@@ -7838,7 +7852,7 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 
 static uint32_t wanted_mode(const struct mf__reader *r, bool ring)
 {
-    return ring ? atomic_load(&r->session->place.mode) : MF__PLACE_PLAIN;
+    return ring ? atomic_load(&r->session->place_mode) : MF__PLACE_PLAIN;
 }
 
 bool mf__placement_fits(const struct mf__reader *r, bool ring)
