@@ -18,9 +18,15 @@
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define MANY 16u          /* of a busy member: it may keep an answer back until it has the next one */
-#define QUIET_TICKS 32u   /* then the monitor sleeps */
-#define WINDOW_MAX 8192u  /* ticks */
+#define MANY 16u          /* of a ring: an answer may be kept back until the next one is there */
+#define MEAN_LOOKS 64     /* over which it is judged how many handlers wait */
+#define SLOW_LIMIT 24     /* one in so many: a follower that watches costs less than calling one each time */
+#define HOLD_TICKS 64u    /* before it is tried again, */
+#define HOLD_MAX 8192u    /* at most, where it went wrong */
+#define LONG_ENOUGH 128u  /* then it did not */
+#define LOOKS_BETWEEN 3u
+#define QUIET_TICKS 32u  /* then the monitor sleeps */
+#define WINDOW_MAX 8192u /* ticks */
 #define FAST_TICKS 16u
 #define LONG_TICK_NS (4 * TICK_NS) /* while all handlers return at once, and the monitor's own turns would be felt */
 #define COMPUTING_TICKS 50u
@@ -31,7 +37,7 @@ struct view {
     uint32_t members;
     uint32_t free;
     uint32_t stuck; /* in the same handler as at the last look */
-    uint64_t requests;
+    uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
 };
@@ -90,6 +96,8 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
         requests = atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->members++;
         v->requests += requests;
+        v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
+        v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
         if (atomic_load(&r->state) != MF__READER_BUSY)
             v->free++;
         else if (requests == r->seen)
@@ -216,6 +224,22 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
     begin_window(c);
 }
 
+/*
+ * Many requests were served, which may have been those of one client while others wait behind handlers that wait.
+ * All asleep at one look says little then, and costs: so not at each, and twice.
+ */
+static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
+{
+    bool asleep;
+
+    c->stuck_ticks = 0;
+    if (++c->busy_looks % LOOKS_BETWEEN)
+        return 0;
+    time_on_cpu(s, c, &asleep);
+    c->asleep_looks = asleep ? c->asleep_looks + 1 : 0;
+    return c->asleep_looks > 1;
+}
+
 /* How many more members a crew should have now. */
 static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
@@ -224,10 +248,12 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
 
     if (v->members < c->base)
         return 1;
-    if (v->free || v->members == 0 || v->rate >= (uint64_t)FEW_PER_MEMBER * v->members) {
-        c->stuck_ticks = 0;
+    if (v->free || v->members == 0) {
+        c->stuck_ticks = c->asleep_looks = 0;
         return 0;
     }
+    if (v->rate >= (uint64_t)FEW_PER_MEMBER * v->members)
+        return lacking_though_fast(s, c);
     ran = time_on_cpu(s, c, &asleep);
     if (asleep) /* doubling: twenty clients in waiting handlers are served after a few ticks */
         return (v->members + 1) / 2;
@@ -242,22 +268,48 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
     return 1;
 }
 
+/* The mean of what a count grew by at each look. */
+static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
+{
+    int64_t grown = now > *count ? (int64_t)(now - *count) : 0;
+
+    *count = now;
+    *mean += (grown * 1024 - *mean) / MEAN_LOOKS;
+}
+
+static void set_batch(struct mf__crew *c, bool batch)
+{
+    atomic_store(&c->ring->batch, batch);
+    c->since = c->fast_ticks = 0;
+    c->timed_mean = c->slow_mean = 0;
+    c->ring->ops->wake(c->ring);
+}
+
 /*
- * Answers on a ring may wait for each other while handlers return at once. The first that does not ends that, and
- * whoever receives there submits what was held.
+ * Answers on a ring may wait for each other while handlers return at once, but for a few. When that ends whoever
+ * receives there submits what was held. While each request calls another reader they keep each other from their CPU,
+ * and handlers seem to take long: so it is tried again, seldom where that was wrong.
  */
 static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
 {
-    uint32_t busy = v->members - v->free;
-    bool fast = !v->stuck && v->rate >= (uint64_t)MANY * (busy ? busy : 1);
+    bool many = v->rate >= MANY, few_slow;
 
     if (!c->ring)
         return;
-    c->fast_ticks = fast ? c->fast_ticks + ticks : 0;
-    if (c->fast_ticks >= FAST_TICKS) {
-        atomic_store_explicit(&c->ring->batch, true, memory_order_relaxed);
-    } else if (!c->fast_ticks && atomic_exchange(&c->ring->batch, false)) {
-        c->ring->ops->wake(c->ring);
+    follow_mean(&c->timed_mean, &c->timed, v->timed);
+    follow_mean(&c->slow_mean, &c->slow, v->slow);
+    few_slow = c->slow_mean * SLOW_LIMIT <= c->timed_mean;
+    c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
+    c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
+    c->since += ticks;
+    if (!atomic_load(&c->ring->batch)) {
+        if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold))
+            set_batch(c, true);
+    } else if (c->thin_ticks >= FAST_TICKS) {
+        set_batch(c, false);
+    } else if (!few_slow && c->since >= FAST_TICKS) {
+        c->hold = c->since < LONG_ENOUGH && c->hold < HOLD_MAX ? 2 * c->hold : HOLD_TICKS;
+        set_batch(c, false);
     }
 }
 
@@ -296,6 +348,10 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
 
 static void monitor_sleep(struct mf_session *s)
 {
+    for (uint32_t i = 0; i < s->crew_count; i++) {
+        if (s->crews[i].ring && atomic_load(&s->crews[i].ring->batch))
+            set_batch(&s->crews[i], false); /* followers that watch may sleep, too */
+    }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
     while (atomic_load(&s->monitor_asleep) && !atomic_load(&s->monitor_end))

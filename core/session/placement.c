@@ -5,7 +5,7 @@
  * A ring is fast because client and reader take turns on one CPU. A server that runs in a scheduling group of its
  * own (a session, with autogroup) loses that: at each answer the scheduler finds another CPU idle and moves the
  * client there. It leaves the client where it is if the reader counts for nothing: class SCHED_IDLE, and the
- * group at nice 19. On a machine that is busy with other things the same would starve the server. So readers
+ * group at nice 10. On a machine that is busy with other things the same would starve the server. So readers
  * yield like that only as long as they are not kept waiting: the time that a thread was ready to run and did not
  * is in its schedstat, and a mean of more than LONG_WAIT_NS per turn ends it within some tens of milliseconds. Where
  * the monitor has no priority it may be kept waiting, too: that says the same.
@@ -44,6 +44,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
+#define GROUP_NICE 10           /* more brings nothing more, and takes from the program's other threads */
 #define LOOK_NS 16000000u       /* between two looks */
 #define LONG_WAIT_NS 250000u    /* clients of a saturated mount keep a reader waiting for a tenth of this */
 #define SHORT_WAIT_NS 60000u    /* below this a plain reader may try to yield again */
@@ -56,7 +57,7 @@ static _Atomic(struct mf_session *) autogroup_owner; /* one session of the proce
 
 /*
  * The group's nice value is the whole session's: only a process that leads its own may change it. And only where
- * the monitor stands above it: at nice 19 it could not see any more that the group starves.
+ * the monitor stands above it: at a high nice value it could not see any more that the group starves.
  */
 static void set_group_nice(struct mf_session *s, int nice)
 {
@@ -158,7 +159,7 @@ static void set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
     atomic_store(&s->place_mode, mode);
-    set_group_nice(s, mode == MF__PLACE_YIELDING ? 19 : s->place.group_nice);
+    set_group_nice(s, mode == MF__PLACE_YIELDING ? GROUP_NICE : s->place.group_nice);
     mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
 }

@@ -27,6 +27,7 @@
 #define MF__MIN_MINOR 31u /* oldest protocol that is served */
 #define MF__MINOR 45u     /* newest that is known */
 #define MF__LATENCY_SAMPLE 16u
+#define MF__SLOW_NS 524288u
 #define MF__AUTO_READERS 64u  /* how many an automatic number may grow to */
 #define MF__CREW_WINDOW 128u  /* milliseconds without need before a crew shrinks, at first */
 #define MF__RING_DEPTH 64u    /* entries per queue; untouched ones cost 1 KiB */
@@ -87,6 +88,7 @@ struct mf__slab {
 struct mf__counters {
     _Atomic uint64_t requests, replies, errors, bytes_in, bytes_out;
     _Atomic uint64_t no_reply, wakeups, malformed, forgotten, interrupts;
+    _Atomic uint64_t timed, slow; /* handlers that were timed; those that took longer than MF__SLOW_NS */
     struct {
         _Atomic uint64_t requests, errors, bytes_in, bytes_out;
     } ops[MF_STATS_OPS];
@@ -311,6 +313,7 @@ int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, v
 /* stats.c */
 uint64_t mf__now_ns(void);
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot);
+void mf__count_handler(struct mf__reader *r, uint64_t received_ns); /* it has returned */
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
 static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
 {

@@ -33,6 +33,13 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
         slot->received_ns = mf__now_ns();
 }
 
+void mf__count_handler(struct mf__reader *r, uint64_t received_ns)
+{
+    mf__count(&r->stats.timed, 1);
+    if (mf__now_ns() - received_ns > MF__SLOW_NS)
+        mf__count(&r->stats.slow, 1);
+}
+
 static uint32_t bucket_of(uint64_t ns)
 {
     uint32_t bits = ns < 2 ? 0 : 64u - (uint32_t)__builtin_clzll(ns - 1);

@@ -1,4 +1,31 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * ring.c - requests over io_uring (7.42).
+ *
+ * One ring serves one queue, or several, and any number of threads serve one ring. The ring is a plain one (no
+ * SINGLE_ISSUER, no DEFER_TASKRUN): the kernel copies a request into an entry's buffers in the task that
+ * submitted the entry's last command, also while that task is blocked in a handler, and whichever thread waits
+ * on the ring then takes the completion. So a handler that waits holds up nobody: another thread goes on, and
+ * each answer that it gives moves an entry over to it. (What a blocked system call sees of it is a restart, or
+ * EINTR where signal(7) says that it is never restarted, as for epoll_wait(2).)
+ *
+ * Several threads submit, so the submission side has a lock. Under it commands are submitted at once or taken
+ * back: between two holders the submission queue is empty. Completions are claimed one by one with a
+ * compare-and-swap on the ring's head: a thread never holds one that it is not about to handle.
+ *
+ * One thread at a time waits for completions, since the kernel would wake all who do for each. The others follow: one
+ * of them is called when the first has taken a request whose handler may wait, or leaves. While handlers return at
+ * once (batch) nobody is called, and one thread does it all; should a handler wait then, a follower finds out.
+ *
+ * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
+ * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory
+ * for: it waits in the same list.
+ *
+ * The mount is ready for rings when the last queue gets its first entry, and at once all those come who have waited
+ * for it. What finds that queue's only entry taken waits for a commit there: an entry that is registered later does not
+ * look at it. Were the first one's handler to wait, too, nothing would go on. So one queue is the last, that of the
+ * first ring: it is registered when all other entries are, and all of it in one call.
+ */
 #include <string.h>
 
 #include "transport/ring_private.h"
@@ -129,6 +156,7 @@ static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *s
     uint32_t index = (uint32_t)cqe->user_data;
 
     if (cqe->user_data == WAKE_DATA) {
+        atomic_store(&r->nudged, false); /* before what waits is looked at */
         if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
             mf__ring_wake(&r->ch); /* for the next one, who must leave, too */
         return -EINTR;
@@ -152,7 +180,7 @@ static int go_on_registering(struct ring *r)
     pthread_mutex_lock(&r->submit);
     rc = atomic_load(&r->state) == 0 ? mf__ring_register(r) : 0;
     later = passing(rc) && ++r->failures < TRIES;
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
     if (later) {
         nap();
         return -EINTR;
@@ -269,7 +297,7 @@ static void lay_body(struct entry *e, const struct iovec *iov, int n)
 static void give_to_reader(struct ring *r, uint32_t index)
 {
     mf__ring_let_wait(r, index);
-    mf__ring_wake(&r->ch);
+    mf__ring_nudge(r);
 }
 
 static int commit_or_hold(struct ring *r, uint32_t index)

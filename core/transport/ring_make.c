@@ -47,7 +47,7 @@ void mf__ring_shut(struct mf__channel *ch)
     pthread_mutex_lock(&r->submit);
     if (!atomic_exchange(&r->shut, true))
         ring_unmap(r);
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
 }
 
 static void ring_free(struct ring *r)
@@ -159,6 +159,7 @@ static int ring_memory(struct ring *r)
 
 int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 {
+    pthread_condattr_t attr;
     struct ring *r;
     int rc;
 
@@ -170,7 +171,10 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     atomic_init(&r->missing, opts->others);
     pthread_mutex_init(&r->submit, NULL);
     pthread_mutex_init(&r->follow, NULL);
-    pthread_cond_init(&r->called, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&r->called, &attr);
+    pthread_condattr_destroy(&attr);
     rc = ring_memory(r);
     if (rc == 0)
         rc = ring_open(r);

@@ -14,6 +14,8 @@
 #define SUBMISSIONS 8u             /* commits are submitted as they come, so the queue stays short */
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
 #define TRIES 100u
+#define IDLE_WATCH_NS 1000000
+#define WATCH_NS 200000 /* within which a handler that waits is found among such as return at once */
 
 #ifdef __SANITIZE_THREAD__
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
@@ -64,6 +66,8 @@ struct ring {
     uint32_t submissions;     /* at once */
     _Atomic uint32_t missing; /* rings that must be registered before our last queue */
     _Atomic uint32_t held;    /* answers among those that wait which a reader kept back for a batch */
+    _Atomic bool nudged;      /* a wake-up for the answers of foreign threads is under way, */
+    _Atomic bool nudge;       /* and is whoever has the lock to send */
     _Atomic uint32_t waiting; /* first of the answers that wait for a reader's commit: index + 1 */
     _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
     _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
@@ -73,6 +77,7 @@ struct ring {
     pthread_mutex_t follow;
     pthread_cond_t called;
     uint32_t calls; /* under that lock: followers that may go */
+    bool watched;   /* likewise: one of them looks from time to time */
 };
 
 static inline struct ring *ring_of(struct mf__channel *ch)
@@ -116,6 +121,12 @@ int mf__ring_commit(struct ring *r, uint32_t index);
 void mf__ring_let_wait(struct ring *r, uint32_t index);
 int mf__ring_commit_waiting(struct ring *r);
 void mf__ring_wake(struct mf__channel *ch);
+/*
+ * The same for answers that wait, from a thread that is none of the session's: it never waits for the lock, whose
+ * holder may be a reader that lets others run first.
+ */
+void mf__ring_nudge(struct ring *r);
+void mf__ring_unlock(struct ring *r); /* instead of pthread_mutex_unlock() on `submit` */
 /* Wait to be called, while somebody waits for completions already. */
 void mf__ring_follow(struct ring *r);
 /* Let a follower wait for completions, unless somebody does, or will before he waits for anything else. */

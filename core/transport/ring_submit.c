@@ -160,7 +160,7 @@ int mf__ring_register_again(struct ring *r, uint32_t index)
         next_register(r, index);
         rc = submit(r);
     }
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
     return rc;
 }
 
@@ -187,7 +187,7 @@ int mf__ring_commit(struct ring *r, uint32_t index)
         if (rc < 0)
             mf__ring_let_wait(r, index);
     }
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
     return rc;
 }
 
@@ -208,7 +208,7 @@ static int commit_some(struct ring *r, uint32_t *next)
         for (uint32_t i = r->taken; i < n; i++)
             mf__ring_let_wait(r, batch[i]);
     }
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
     return rc;
 }
 
@@ -241,21 +241,109 @@ void mf__ring_call(struct ring *r)
     pthread_mutex_unlock(&r->follow);
 }
 
+/* One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? */
+struct watch {
+    bool mine;
+    uint32_t head; /* at the last look */
+    long wait_ns;  /* until the next */
+};
+
+/* With the lock held. Whether to go. */
+static bool look_after(struct ring *r, struct watch *w)
+{
+    struct timespec until;
+    uint32_t head;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += w->wait_ns;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    if (pthread_cond_timedwait(&r->called, &r->follow, &until) == 0)
+        return false;
+    head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
+    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
+    if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting)))
+        return true;
+    w->head = head;
+    return false;
+}
+
 void mf__ring_follow(struct ring *r)
 {
+    struct watch w = { .head = atomic_load_explicit(r->cq_head, memory_order_relaxed), .wait_ns = WATCH_NS };
     int cancel;
 
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&r->follow);
     atomic_fetch_add(&r->followers, 1);
-    /* Who gave up leading before he could see this one called nobody. */
-    while (r->calls == 0 && atomic_load(&r->led))
-        pthread_cond_wait(&r->called, &r->follow);
+    if (!r->watched)
+        w.mine = r->watched = true;
+    while (r->calls == 0) {
+        bool batch = atomic_load(&r->ch.batch);
+
+        /* Who gave up leading before he could see this one called nobody. */
+        if (!batch && !atomic_load(&r->led))
+            break;
+        if (!batch || !w.mine)
+            pthread_cond_wait(&r->called, &r->follow);
+        else if (look_after(r, &w))
+            break;
+    }
+    if (w.mine)
+        r->watched = false;
     atomic_fetch_sub(&r->followers, 1);
     if (r->calls)
         r->calls--;
     pthread_mutex_unlock(&r->follow);
     pthread_setcancelstate(cancel, NULL);
+}
+
+/* How it is to be done has changed. */
+static void tell_followers(struct ring *r)
+{
+    if (atomic_load(&r->followers) == 0)
+        return;
+    pthread_mutex_lock(&r->follow);
+    pthread_cond_broadcast(&r->called);
+    pthread_mutex_unlock(&r->follow);
+}
+
+/* One that wakes whoever waits for completions. 0, -ENODEV: shut; or no memory. Lock held. */
+static int submit_wake(struct ring *r)
+{
+    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
+        return 0;
+    next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
+    return submit(r);
+}
+
+void mf__ring_unlock(struct ring *r)
+{
+    pthread_mutex_unlock(&r->submit);
+    while (atomic_load(&r->nudge) && pthread_mutex_trylock(&r->submit) == 0) {
+        bool failed = atomic_exchange(&r->nudge, false) && passing(submit_wake(r));
+
+        if (failed)
+            atomic_store(&r->nudge, true); /* for the next one */
+        pthread_mutex_unlock(&r->submit);
+        if (failed)
+            return;
+    }
+}
+
+void mf__ring_nudge(struct ring *r)
+{
+    /* Until that wake-up is seen all answers that wait are its concern. */
+    if (atomic_exchange(&r->nudged, true))
+        return;
+    atomic_store(&r->nudge, true);
+    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&r->submit) == 0; tries--) {
+        mf__ring_unlock(r);
+        if (!atomic_load(&r->nudge))
+            break;
+        nap(); /* there was no memory */
+    }
+    mf__ring_call(r);
 }
 
 void mf__ring_wake(struct mf__channel *ch)
@@ -265,17 +353,14 @@ void mf__ring_wake(struct mf__channel *ch)
     int rc;
 
     do {
-        rc = 0;
         pthread_mutex_lock(&r->submit);
-        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-            next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
-            rc = submit(r);
-        }
-        pthread_mutex_unlock(&r->submit);
+        rc = submit_wake(r);
+        mf__ring_unlock(r);
         if (passing(rc))
             nap();
     } while (passing(rc) && --tries);
     mf__ring_call(r);
+    tell_followers(r);
 }
 
 int mf__ring_state(struct mf__channel *ch)

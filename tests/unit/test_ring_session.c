@@ -392,7 +392,7 @@ static void many_queues(uint32_t readers, uint32_t rings)
     ring_try_all(&rig);
     ring_right_read(&rig, FS_FILE0 + 20, 131072);
     cr_expect_eq(rig.s->ring_count, rings);
-    cr_expect_eq(fs_info(&rig).readers, rings + 1);
+    cr_expect_geq(fs_info(&rig).readers, rings + 1);
     FS_UNTIL(ring_idle(&rig) == MF__RING_BUDGET);
     used = resident() - before;
     printf("128 queues, %u rings, %u entries: %zu KiB resident\n", rings, MF__RING_BUDGET, used / 1024);

@@ -1030,8 +1030,13 @@ struct mf__crew {
     uint64_t served; /* within the window */
     uint32_t least_free;
     uint32_t stuck_ticks;
-    uint32_t fast_ticks; /* in a row in which handlers returned at once */
-    uint64_t ran_ns;     /* CPU time of its members when that began */
+    uint32_t busy_looks, asleep_looks; /* all members in handlers; and asleep there, in a row */
+    uint32_t fast_ticks;               /* in a row in which handlers returned at once */
+    uint32_t thin_ticks;               /* in a row in which few requests came */
+    uint64_t timed, slow;              /* handlers of its members, all in all */
+    int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
+    uint32_t since, hold;              /* ticks: since answers were last allowed to wait or not; before it is tried */
+    uint64_t ran_ns;                   /* CPU time of its members when that began */
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
 };
@@ -2290,6 +2295,7 @@ static inline void mf__channel_put(struct mf__channel *ch)
 #define MF__MIN_MINOR 31u /* oldest protocol that is served */
 #define MF__MINOR 45u     /* newest that is known */
 #define MF__LATENCY_SAMPLE 16u
+#define MF__SLOW_NS 524288u
 #define MF__AUTO_READERS 64u  /* how many an automatic number may grow to */
 #define MF__CREW_WINDOW 128u  /* milliseconds without need before a crew shrinks, at first */
 #define MF__RING_DEPTH 64u    /* entries per queue; untouched ones cost 1 KiB */
@@ -2350,6 +2356,7 @@ struct mf__slab {
 struct mf__counters {
     _Atomic uint64_t requests, replies, errors, bytes_in, bytes_out;
     _Atomic uint64_t no_reply, wakeups, malformed, forgotten, interrupts;
+    _Atomic uint64_t timed, slow; /* handlers that were timed; those that took longer than MF__SLOW_NS */
     struct {
         _Atomic uint64_t requests, errors, bytes_in, bytes_out;
     } ops[MF_STATS_OPS];
@@ -2574,6 +2581,7 @@ int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, v
 /* stats.c */
 uint64_t mf__now_ns(void);
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot);
+void mf__count_handler(struct mf__reader *r, uint64_t received_ns); /* it has returned */
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
 static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -6455,6 +6463,7 @@ static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf_
     c->base = base;
     c->most = s->opts.readers ? s->opts.readers : MF__AUTO_READERS;
     c->window = MF__CREW_WINDOW;
+    c->hold = MF__CREW_WINDOW;
     c->least_free = UINT32_MAX;
     atomic_init(&c->members, 0);
     atomic_init(&c->limit, base);
@@ -6754,6 +6763,7 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
 
 static void enter_handler(struct mf_session *s, struct mf__slot *slot)
 {
+    uint64_t received_ns = slot->received_ns;
     struct mf_call *call = &slot->call;
     int32_t rc;
 
@@ -6765,6 +6775,8 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
         memset(&call->answer, 0, sizeof(call->answer));
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
     rc = run_handler(s, slot);
+    if (received_ns)
+        mf__count_handler(mf__self, received_ns);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
         settle(slot, slot->kept || rc == MF_ANSWER_LATER);
         return;
@@ -6950,9 +6962,15 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define MANY 16u          /* of a busy member: it may keep an answer back until it has the next one */
-#define QUIET_TICKS 32u   /* then the monitor sleeps */
-#define WINDOW_MAX 8192u  /* ticks */
+#define MANY 16u          /* of a ring: an answer may be kept back until the next one is there */
+#define MEAN_LOOKS 64     /* over which it is judged how many handlers wait */
+#define SLOW_LIMIT 24     /* one in so many: a follower that watches costs less than calling one each time */
+#define HOLD_TICKS 64u    /* before it is tried again, */
+#define HOLD_MAX 8192u    /* at most, where it went wrong */
+#define LONG_ENOUGH 128u  /* then it did not */
+#define LOOKS_BETWEEN 3u
+#define QUIET_TICKS 32u  /* then the monitor sleeps */
+#define WINDOW_MAX 8192u /* ticks */
 #define FAST_TICKS 16u
 #define LONG_TICK_NS (4 * TICK_NS) /* while all handlers return at once, and the monitor's own turns would be felt */
 #define COMPUTING_TICKS 50u
@@ -6963,7 +6981,7 @@ struct view {
     uint32_t members;
     uint32_t free;
     uint32_t stuck; /* in the same handler as at the last look */
-    uint64_t requests;
+    uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
 };
@@ -7022,6 +7040,8 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
         requests = atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->members++;
         v->requests += requests;
+        v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
+        v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
         if (atomic_load(&r->state) != MF__READER_BUSY)
             v->free++;
         else if (requests == r->seen)
@@ -7148,6 +7168,22 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
     begin_window(c);
 }
 
+/*
+ * Many requests were served, which may have been those of one client while others wait behind handlers that wait.
+ * All asleep at one look says little then, and costs: so not at each, and twice.
+ */
+static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
+{
+    bool asleep;
+
+    c->stuck_ticks = 0;
+    if (++c->busy_looks % LOOKS_BETWEEN)
+        return 0;
+    time_on_cpu(s, c, &asleep);
+    c->asleep_looks = asleep ? c->asleep_looks + 1 : 0;
+    return c->asleep_looks > 1;
+}
+
 /* How many more members a crew should have now. */
 static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
@@ -7156,10 +7192,12 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
 
     if (v->members < c->base)
         return 1;
-    if (v->free || v->members == 0 || v->rate >= (uint64_t)FEW_PER_MEMBER * v->members) {
-        c->stuck_ticks = 0;
+    if (v->free || v->members == 0) {
+        c->stuck_ticks = c->asleep_looks = 0;
         return 0;
     }
+    if (v->rate >= (uint64_t)FEW_PER_MEMBER * v->members)
+        return lacking_though_fast(s, c);
     ran = time_on_cpu(s, c, &asleep);
     if (asleep) /* doubling: twenty clients in waiting handlers are served after a few ticks */
         return (v->members + 1) / 2;
@@ -7174,22 +7212,48 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
     return 1;
 }
 
+/* The mean of what a count grew by at each look. */
+static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
+{
+    int64_t grown = now > *count ? (int64_t)(now - *count) : 0;
+
+    *count = now;
+    *mean += (grown * 1024 - *mean) / MEAN_LOOKS;
+}
+
+static void set_batch(struct mf__crew *c, bool batch)
+{
+    atomic_store(&c->ring->batch, batch);
+    c->since = c->fast_ticks = 0;
+    c->timed_mean = c->slow_mean = 0;
+    c->ring->ops->wake(c->ring);
+}
+
 /*
- * Answers on a ring may wait for each other while handlers return at once. The first that does not ends that, and
- * whoever receives there submits what was held.
+ * Answers on a ring may wait for each other while handlers return at once, but for a few. When that ends whoever
+ * receives there submits what was held. While each request calls another reader they keep each other from their CPU,
+ * and handlers seem to take long: so it is tried again, seldom where that was wrong.
  */
 static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
 {
-    uint32_t busy = v->members - v->free;
-    bool fast = !v->stuck && v->rate >= (uint64_t)MANY * (busy ? busy : 1);
+    bool many = v->rate >= MANY, few_slow;
 
     if (!c->ring)
         return;
-    c->fast_ticks = fast ? c->fast_ticks + ticks : 0;
-    if (c->fast_ticks >= FAST_TICKS) {
-        atomic_store_explicit(&c->ring->batch, true, memory_order_relaxed);
-    } else if (!c->fast_ticks && atomic_exchange(&c->ring->batch, false)) {
-        c->ring->ops->wake(c->ring);
+    follow_mean(&c->timed_mean, &c->timed, v->timed);
+    follow_mean(&c->slow_mean, &c->slow, v->slow);
+    few_slow = c->slow_mean * SLOW_LIMIT <= c->timed_mean;
+    c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
+    c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
+    c->since += ticks;
+    if (!atomic_load(&c->ring->batch)) {
+        if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold))
+            set_batch(c, true);
+    } else if (c->thin_ticks >= FAST_TICKS) {
+        set_batch(c, false);
+    } else if (!few_slow && c->since >= FAST_TICKS) {
+        c->hold = c->since < LONG_ENOUGH && c->hold < HOLD_MAX ? 2 * c->hold : HOLD_TICKS;
+        set_batch(c, false);
     }
 }
 
@@ -7228,6 +7292,10 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
 
 static void monitor_sleep(struct mf_session *s)
 {
+    for (uint32_t i = 0; i < s->crew_count; i++) {
+        if (s->crews[i].ring && atomic_load(&s->crews[i].ring->batch))
+            set_batch(&s->crews[i], false); /* followers that watch may sleep, too */
+    }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
     while (atomic_load(&s->monitor_asleep) && !atomic_load(&s->monitor_end))
@@ -7325,11 +7393,17 @@ void mf__monitor_stop(struct mf_session *s)
 #undef COMPUTING_TICKS
 #undef FAST_TICKS
 #undef FEW_PER_MEMBER
+#undef HOLD_MAX
+#undef HOLD_TICKS
 #undef LATE_NS
 #undef LONGEST_TICK_NS
+#undef LONG_ENOUGH
 #undef LONG_TICK_NS
+#undef LOOKS_BETWEEN
 #undef MANY
+#undef MEAN_LOOKS
 #undef QUIET_TICKS
+#undef SLOW_LIMIT
 #undef TICK_NS
 #undef WINDOW_MAX
 
@@ -7617,7 +7691,7 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
  * A ring is fast because client and reader take turns on one CPU. A server that runs in a scheduling group of its
  * own (a session, with autogroup) loses that: at each answer the scheduler finds another CPU idle and moves the
  * client there. It leaves the client where it is if the reader counts for nothing: class SCHED_IDLE, and the
- * group at nice 19. On a machine that is busy with other things the same would starve the server. So readers
+ * group at nice 10. On a machine that is busy with other things the same would starve the server. So readers
  * yield like that only as long as they are not kept waiting: the time that a thread was ready to run and did not
  * is in its schedstat, and a mean of more than LONG_WAIT_NS per turn ends it within some tens of milliseconds. Where
  * the monitor has no priority it may be kept waiting, too: that says the same.
@@ -7650,6 +7724,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
+#define GROUP_NICE 10           /* more brings nothing more, and takes from the program's other threads */
 #define LOOK_NS 16000000u       /* between two looks */
 #define LONG_WAIT_NS 250000u    /* clients of a saturated mount keep a reader waiting for a tenth of this */
 #define SHORT_WAIT_NS 60000u    /* below this a plain reader may try to yield again */
@@ -7662,7 +7737,7 @@ static _Atomic(struct mf_session *) autogroup_owner; /* one session of the proce
 
 /*
  * The group's nice value is the whole session's: only a process that leads its own may change it. And only where
- * the monitor stands above it: at nice 19 it could not see any more that the group starves.
+ * the monitor stands above it: at a high nice value it could not see any more that the group starves.
  */
 static void set_group_nice(struct mf_session *s, int nice)
 {
@@ -7764,7 +7839,7 @@ static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
     atomic_store(&s->place_mode, mode);
-    set_group_nice(s, mode == MF__PLACE_YIELDING ? 19 : s->place.group_nice);
+    set_group_nice(s, mode == MF__PLACE_YIELDING ? GROUP_NICE : s->place.group_nice);
     mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
 }
@@ -7929,6 +8004,7 @@ bool mf__placement_fits(const struct mf__reader *r, bool ring)
 
 #endif
 #undef ENOUGH_TURNS
+#undef GROUP_NICE
 #undef HOLD_MAX_NS
 #undef HOLD_NS
 #undef LONG_WAIT_NS
@@ -9096,6 +9172,13 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
     slot->received_ns = 0;
     if (++r->sample % MF__LATENCY_SAMPLE == 0 && !(r->session->opts.flags & MF_OPT_NO_LATENCY))
         slot->received_ns = mf__now_ns();
+}
+
+void mf__count_handler(struct mf__reader *r, uint64_t received_ns)
+{
+    mf__count(&r->stats.timed, 1);
+    if (mf__now_ns() - received_ns > MF__SLOW_NS)
+        mf__count(&r->stats.slow, 1);
 }
 
 static uint32_t bucket_of(uint64_t ns)
@@ -10357,6 +10440,33 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
 
 /* ==== core/transport/ring.c ==== */
 /* SPDX-License-Identifier: MIT */
+/*
+ * ring.c - requests over io_uring (7.42).
+ *
+ * One ring serves one queue, or several, and any number of threads serve one ring. The ring is a plain one (no
+ * SINGLE_ISSUER, no DEFER_TASKRUN): the kernel copies a request into an entry's buffers in the task that
+ * submitted the entry's last command, also while that task is blocked in a handler, and whichever thread waits
+ * on the ring then takes the completion. So a handler that waits holds up nobody: another thread goes on, and
+ * each answer that it gives moves an entry over to it. (What a blocked system call sees of it is a restart, or
+ * EINTR where signal(7) says that it is never restarted, as for epoll_wait(2).)
+ *
+ * Several threads submit, so the submission side has a lock. Under it commands are submitted at once or taken
+ * back: between two holders the submission queue is empty. Completions are claimed one by one with a
+ * compare-and-swap on the ring's head: a thread never holds one that it is not about to handle.
+ *
+ * One thread at a time waits for completions, since the kernel would wake all who do for each. The others follow: one
+ * of them is called when the first has taken a request whose handler may wait, or leaves. While handlers return at
+ * once (batch) nobody is called, and one thread does it all; should a handler wait then, a follower finds out.
+ *
+ * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
+ * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory
+ * for: it waits in the same list.
+ *
+ * The mount is ready for rings when the last queue gets its first entry, and at once all those come who have waited
+ * for it. What finds that queue's only entry taken waits for a commit there: an entry that is registered later does not
+ * look at it. Were the first one's handler to wait, too, nothing would go on. So one queue is the last, that of the
+ * first ring: it is registered when all other entries are, and all of it in one call.
+ */
 
 /* core/transport/ring_private.h */
 /* SPDX-License-Identifier: MIT */
@@ -10372,6 +10482,8 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
 #define SUBMISSIONS 8u             /* commits are submitted as they come, so the queue stays short */
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
 #define TRIES 100u
+#define IDLE_WATCH_NS 1000000
+#define WATCH_NS 200000 /* within which a handler that waits is found among such as return at once */
 
 #ifdef __SANITIZE_THREAD__
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
@@ -10422,6 +10534,8 @@ struct ring {
     uint32_t submissions;     /* at once */
     _Atomic uint32_t missing; /* rings that must be registered before our last queue */
     _Atomic uint32_t held;    /* answers among those that wait which a reader kept back for a batch */
+    _Atomic bool nudged;      /* a wake-up for the answers of foreign threads is under way, */
+    _Atomic bool nudge;       /* and is whoever has the lock to send */
     _Atomic uint32_t waiting; /* first of the answers that wait for a reader's commit: index + 1 */
     _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
     _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
@@ -10431,6 +10545,7 @@ struct ring {
     pthread_mutex_t follow;
     pthread_cond_t called;
     uint32_t calls; /* under that lock: followers that may go */
+    bool watched;   /* likewise: one of them looks from time to time */
 };
 
 static inline struct ring *ring_of(struct mf__channel *ch)
@@ -10474,6 +10589,12 @@ int mf__ring_commit(struct ring *r, uint32_t index);
 void mf__ring_let_wait(struct ring *r, uint32_t index);
 int mf__ring_commit_waiting(struct ring *r);
 void mf__ring_wake(struct mf__channel *ch);
+/*
+ * The same for answers that wait, from a thread that is none of the session's: it never waits for the lock, whose
+ * holder may be a reader that lets others run first.
+ */
+void mf__ring_nudge(struct ring *r);
+void mf__ring_unlock(struct ring *r); /* instead of pthread_mutex_unlock() on `submit` */
 /* Wait to be called, while somebody waits for completions already. */
 void mf__ring_follow(struct ring *r);
 /* Let a follower wait for completions, unless somebody does, or will before he waits for anything else. */
@@ -10611,6 +10732,7 @@ static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *s
     uint32_t index = (uint32_t)cqe->user_data;
 
     if (cqe->user_data == WAKE_DATA) {
+        atomic_store(&r->nudged, false); /* before what waits is looked at */
         if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
             mf__ring_wake(&r->ch); /* for the next one, who must leave, too */
         return -EINTR;
@@ -10634,7 +10756,7 @@ static int go_on_registering(struct ring *r)
     pthread_mutex_lock(&r->submit);
     rc = atomic_load(&r->state) == 0 ? mf__ring_register(r) : 0;
     later = passing(rc) && ++r->failures < TRIES;
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
     if (later) {
         nap();
         return -EINTR;
@@ -10751,7 +10873,7 @@ static void lay_body(struct entry *e, const struct iovec *iov, int n)
 static void give_to_reader(struct ring *r, uint32_t index)
 {
     mf__ring_let_wait(r, index);
-    mf__ring_wake(&r->ch);
+    mf__ring_nudge(r);
 }
 
 static int commit_or_hold(struct ring *r, uint32_t index)
@@ -10867,7 +10989,7 @@ void mf__ring_shut(struct mf__channel *ch)
     pthread_mutex_lock(&r->submit);
     if (!atomic_exchange(&r->shut, true))
         ring_unmap(r);
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
 }
 
 static void ring_free(struct ring *r)
@@ -10979,6 +11101,7 @@ static int ring_memory(struct ring *r)
 
 int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 {
+    pthread_condattr_t attr;
     struct ring *r;
     int rc;
 
@@ -10990,7 +11113,10 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     atomic_init(&r->missing, opts->others);
     pthread_mutex_init(&r->submit, NULL);
     pthread_mutex_init(&r->follow, NULL);
-    pthread_cond_init(&r->called, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&r->called, &attr);
+    pthread_condattr_destroy(&attr);
     rc = ring_memory(r);
     if (rc == 0)
         rc = ring_open(r);
@@ -11167,7 +11293,7 @@ int mf__ring_register_again(struct ring *r, uint32_t index)
         next_register(r, index);
         rc = transport_ring_submit_submit(r);
     }
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
     return rc;
 }
 
@@ -11194,7 +11320,7 @@ int mf__ring_commit(struct ring *r, uint32_t index)
         if (rc < 0)
             mf__ring_let_wait(r, index);
     }
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
     return rc;
 }
 
@@ -11215,7 +11341,7 @@ static int commit_some(struct ring *r, uint32_t *next)
         for (uint32_t i = r->taken; i < n; i++)
             mf__ring_let_wait(r, batch[i]);
     }
-    pthread_mutex_unlock(&r->submit);
+    mf__ring_unlock(r);
     return rc;
 }
 
@@ -11248,21 +11374,109 @@ void mf__ring_call(struct ring *r)
     pthread_mutex_unlock(&r->follow);
 }
 
+/* One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? */
+struct transport_ring_submit_watch {
+    bool mine;
+    uint32_t head; /* at the last look */
+    long wait_ns;  /* until the next */
+};
+
+/* With the lock held. Whether to go. */
+static bool look_after(struct ring *r, struct transport_ring_submit_watch *w)
+{
+    struct timespec until;
+    uint32_t head;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += w->wait_ns;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    if (pthread_cond_timedwait(&r->called, &r->follow, &until) == 0)
+        return false;
+    head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
+    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
+    if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting)))
+        return true;
+    w->head = head;
+    return false;
+}
+
 void mf__ring_follow(struct ring *r)
 {
+    struct transport_ring_submit_watch w = { .head = atomic_load_explicit(r->cq_head, memory_order_relaxed), .wait_ns = WATCH_NS };
     int cancel;
 
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&r->follow);
     atomic_fetch_add(&r->followers, 1);
-    /* Who gave up leading before he could see this one called nobody. */
-    while (r->calls == 0 && atomic_load(&r->led))
-        pthread_cond_wait(&r->called, &r->follow);
+    if (!r->watched)
+        w.mine = r->watched = true;
+    while (r->calls == 0) {
+        bool batch = atomic_load(&r->ch.batch);
+
+        /* Who gave up leading before he could see this one called nobody. */
+        if (!batch && !atomic_load(&r->led))
+            break;
+        if (!batch || !w.mine)
+            pthread_cond_wait(&r->called, &r->follow);
+        else if (look_after(r, &w))
+            break;
+    }
+    if (w.mine)
+        r->watched = false;
     atomic_fetch_sub(&r->followers, 1);
     if (r->calls)
         r->calls--;
     pthread_mutex_unlock(&r->follow);
     pthread_setcancelstate(cancel, NULL);
+}
+
+/* How it is to be done has changed. */
+static void tell_followers(struct ring *r)
+{
+    if (atomic_load(&r->followers) == 0)
+        return;
+    pthread_mutex_lock(&r->follow);
+    pthread_cond_broadcast(&r->called);
+    pthread_mutex_unlock(&r->follow);
+}
+
+/* One that wakes whoever waits for completions. 0, -ENODEV: shut; or no memory. Lock held. */
+static int submit_wake(struct ring *r)
+{
+    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
+        return 0;
+    next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
+    return transport_ring_submit_submit(r);
+}
+
+void mf__ring_unlock(struct ring *r)
+{
+    pthread_mutex_unlock(&r->submit);
+    while (atomic_load(&r->nudge) && pthread_mutex_trylock(&r->submit) == 0) {
+        bool failed = atomic_exchange(&r->nudge, false) && passing(submit_wake(r));
+
+        if (failed)
+            atomic_store(&r->nudge, true); /* for the next one */
+        pthread_mutex_unlock(&r->submit);
+        if (failed)
+            return;
+    }
+}
+
+void mf__ring_nudge(struct ring *r)
+{
+    /* Until that wake-up is seen all answers that wait are its concern. */
+    if (atomic_exchange(&r->nudged, true))
+        return;
+    atomic_store(&r->nudge, true);
+    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&r->submit) == 0; tries--) {
+        mf__ring_unlock(r);
+        if (!atomic_load(&r->nudge))
+            break;
+        nap(); /* there was no memory */
+    }
+    mf__ring_call(r);
 }
 
 void mf__ring_wake(struct mf__channel *ch)
@@ -11272,17 +11486,14 @@ void mf__ring_wake(struct mf__channel *ch)
     int rc;
 
     do {
-        rc = 0;
         pthread_mutex_lock(&r->submit);
-        if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-            next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
-            rc = transport_ring_submit_submit(r);
-        }
-        pthread_mutex_unlock(&r->submit);
+        rc = submit_wake(r);
+        mf__ring_unlock(r);
         if (passing(rc))
             nap();
     } while (passing(rc) && --tries);
     mf__ring_call(r);
+    tell_followers(r);
 }
 
 int mf__ring_state(struct mf__channel *ch)
