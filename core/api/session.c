@@ -405,10 +405,10 @@ static int enter_running(struct mf_session *s)
     else if (s->phase != MF__READY)
         rc = -ENOTCONN;
     else
-        s->phase = MF__RUNNING;
-    pthread_mutex_unlock(&s->lock);
-    if (rc == 0)
         rc = mf__crews_make(s);
+    if (rc == 0)
+        s->phase = MF__RUNNING; /* from here on readers may be added */
+    pthread_mutex_unlock(&s->lock);
     return rc;
 }
 

@@ -87,6 +87,7 @@ int mf__crews_make(struct mf_session *s)
     }
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
+    s->may_grow = s->reader_limit > total || total > reader;
     return rc;
 }
 

@@ -43,7 +43,7 @@ struct mf__crew {
     uint32_t window; /* ticks without need after which it shrinks */
 };
 
-/* Divide the readers into crews; called once, before they start. 0 or -ENOMEM. */
+/* Divide the readers into crews; called once, before they start, with the lock held. 0 or -ENOMEM. */
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
 

@@ -415,21 +415,11 @@ void mf__monitor_wake(struct mf_session *s)
     pthread_mutex_unlock(&s->monitor_lock);
 }
 
-/* Crews that can neither grow nor shrink need not be watched. */
-static bool any_room(const struct mf_session *s)
-{
-    uint32_t members = 0;
-
-    for (uint32_t i = 0; i < s->crew_count; i++)
-        members += s->crews[i].base;
-    return s->reader_limit > members;
-}
-
 int mf__monitor_start(struct mf_session *s)
 {
     int rc = 0;
 
-    if (!any_room(s) && !s->ring_count)
+    if (!s->may_grow && !s->ring_count)
         return 0;
     rc = mf__helper_thread(&s->monitor, "mf-monitor", monitor_main, s);
     s->monitor_on = rc == 0;

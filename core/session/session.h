@@ -173,6 +173,7 @@ struct mf_session {
     /* Who serves what: made at the start, the crews' members change. */
     struct mf__crew *crews;
     uint32_t crew_count;
+    bool may_grow;         /* else there is nothing to watch, but on rings */
     uint32_t reader_limit; /* the monitor makes no more readers than this */
     struct mf__channel **rings;
     uint32_t ring_count;

@@ -1041,7 +1041,7 @@ struct mf__crew {
     uint32_t window; /* ticks without need after which it shrinks */
 };
 
-/* Divide the readers into crews; called once, before they start. 0 or -ENOMEM. */
+/* Divide the readers into crews; called once, before they start, with the lock held. 0 or -ENOMEM. */
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
 
@@ -2441,6 +2441,7 @@ struct mf_session {
     /* Who serves what: made at the start, the crews' members change. */
     struct mf__crew *crews;
     uint32_t crew_count;
+    bool may_grow;         /* else there is nothing to watch, but on rings */
     uint32_t reader_limit; /* the monitor makes no more readers than this */
     struct mf__channel **rings;
     uint32_t ring_count;
@@ -3250,10 +3251,10 @@ static int enter_running(struct mf_session *s)
     else if (s->phase != MF__READY)
         rc = -ENOTCONN;
     else
-        s->phase = MF__RUNNING;
-    pthread_mutex_unlock(&s->lock);
-    if (rc == 0)
         rc = mf__crews_make(s);
+    if (rc == 0)
+        s->phase = MF__RUNNING; /* from here on readers may be added */
+    pthread_mutex_unlock(&s->lock);
     return rc;
 }
 
@@ -6527,6 +6528,7 @@ int mf__crews_make(struct mf_session *s)
     }
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
+    s->may_grow = s->reader_limit > total || total > reader;
     return rc;
 }
 
@@ -7359,21 +7361,11 @@ void mf__monitor_wake(struct mf_session *s)
     pthread_mutex_unlock(&s->monitor_lock);
 }
 
-/* Crews that can neither grow nor shrink need not be watched. */
-static bool any_room(const struct mf_session *s)
-{
-    uint32_t members = 0;
-
-    for (uint32_t i = 0; i < s->crew_count; i++)
-        members += s->crews[i].base;
-    return s->reader_limit > members;
-}
-
 int mf__monitor_start(struct mf_session *s)
 {
     int rc = 0;
 
-    if (!any_room(s) && !s->ring_count)
+    if (!s->may_grow && !s->ring_count)
         return 0;
     rc = mf__helper_thread(&s->monitor, "mf-monitor", monitor_main, s);
     s->monitor_on = rc == 0;
