@@ -31,7 +31,7 @@
 #define LONG_TICK_NS (4 * TICK_NS) /* while all handlers return at once, and the monitor's own turns would be felt */
 #define COMPUTING_TICKS 50u
 #define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
-#define LONGEST_TICK_NS 64000000u
+#define LONGEST_TICK_NS 999000000u
 
 struct view {
     uint32_t members;

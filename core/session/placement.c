@@ -7,8 +7,8 @@
  * client there. It leaves the client where it is if the reader counts for nothing: class SCHED_IDLE, and the
  * group at nice 10. On a machine that is busy with other things the same would starve the server. So readers
  * yield like that only as long as they are not kept waiting: the time that a thread was ready to run and did not
- * is in its schedstat, and a mean of more than LONG_WAIT_NS per turn ends it within some tens of milliseconds. Where
- * the monitor has no priority it may be kept waiting, too: that says the same.
+ * is in its schedstat, and more than LONG_WAIT_NS for each request ends it within some tens of milliseconds. Where the
+ * monitor has no priority it may be kept waiting, too: that says the same.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -44,11 +44,11 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
-#define GROUP_NICE 10           /* more brings nothing more, and takes from the program's other threads */
-#define LOOK_NS 16000000u       /* between two looks */
-#define LONG_WAIT_NS 250000u    /* clients of a saturated mount keep a reader waiting for a tenth of this */
-#define SHORT_WAIT_NS 60000u    /* below this a plain reader may try to yield again */
-#define ENOUGH_TURNS 16u        /* below this a window says nothing */
+#define GROUP_NICE 10       /* more brings nothing more, and takes from the program's other threads */
+#define LOOK_NS 16000000u   /* between two looks */
+#define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
+#define LONG_LOOKS 2u       /* in a row */
+#define ENOUGH_TURNS 16u    /* below this a window says nothing */
 #define HOLD_NS (1 * MF_SECOND) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (64 * MF_SECOND)
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
@@ -164,6 +164,19 @@ static void set_mode(struct mf_session *s, uint32_t mode)
              mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
 }
 
+/* What is in SCHED_IDLE may not get to run, and so not to leave it. Where that is permitted it is done from here. */
+static void rouse(struct mf_session *s)
+{
+    struct sched_param param = { 0 };
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        uint32_t tid = atomic_load(&s->readers[i]->tid);
+
+        if (tid)
+            (void)sched_setscheduler((pid_t)tid, SCHED_OTHER, &param);
+    }
+}
+
 /* On the monitor's thread, before it watches. Threads that it makes do not inherit its class. */
 void mf__placement_start(struct mf_session *s)
 {
@@ -191,56 +204,78 @@ static bool starved(const struct mf__reader *r, uint64_t count)
     return count == r->turns && !mf__thread_sleeps(atomic_load(&r->tid));
 }
 
-/* Waiting time and turns of all ring readers within `elapsed` ns, since the last look. */
-static void look_at_waits(struct mf_session *s, uint64_t elapsed, uint64_t *wait_ns, uint64_t *turns)
+struct waits {
+    uint64_t ns; /* ready to run, and did not */
+    uint64_t turns;
+    uint64_t requests;
+};
+
+/* Of all ring readers within `elapsed` ns, since the last look. */
+static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    *wait_ns = *turns = 0;
+    uint64_t requests = 0;
+
+    *w = (struct waits){ 0 };
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
         struct mf__crew *c = atomic_load(&r->crew);
         unsigned long long ran, waited, count;
         char text[128];
 
+        requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         if (!c || !c->ring)
             continue;
         if (mf__thread_file(atomic_load(&r->tid), "schedstat", text, sizeof(text)) < 0 ||
             sscanf(text, "%llu %llu %llu", &ran, &waited, &count) != 3)
             continue;
         if (r->turns && starved(r, count)) {
-            *wait_ns += elapsed;
-            *turns += 1;
+            w->ns += elapsed;
+            w->turns += 1;
         } else if (r->turns && count >= r->turns) {
-            *wait_ns += waited - r->waited_ns;
-            *turns += count - r->turns;
+            w->ns += waited - r->waited_ns;
+            w->turns += count - r->turns;
         }
         r->waited_ns = waited;
         r->turns = count;
     }
+    w->requests = requests - s->place.requests;
+    s->place.requests = requests;
+}
+
+/* Others keep the readers, or the monitor itself, from a CPU. */
+static bool others_run(struct mf_session *s, const struct waits *w, uint64_t elapsed)
+{
+    bool waits = w->ns > elapsed / 16 && w->ns > w->requests * LONG_WAIT_NS;
+    bool late = s->place.late_ns > elapsed / 2;
+
+    s->place.late_ns = 0;
+    s->place.long_looks = waits || late ? s->place.long_looks + 1 : 0;
+    return s->place.long_looks >= LONG_LOOKS;
 }
 
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
     uint32_t mode = atomic_load(&s->place_mode);
     uint64_t elapsed = now_ns - s->place.looked_ns;
-    uint64_t wait_ns, turns, age;
-    bool late;
+    uint64_t age = now_ns - s->place.since_ns;
+    struct waits w;
+    bool busy;
 
     s->place.late_ns += late_ns;
     if (!mode || elapsed < LOOK_NS)
         return;
-    look_at_waits(s, elapsed, &wait_ns, &turns);
-    late = s->place.late_ns > elapsed / 2;
-    age = now_ns - s->place.since_ns;
+    look_at_waits(s, elapsed, &w);
+    busy = others_run(s, &w, elapsed);
     s->place.looked_ns = now_ns;
-    s->place.late_ns = 0;
-    if (mode == MF__PLACE_YIELDING && (late || (turns && wait_ns / turns > LONG_WAIT_NS))) {
+    if (mode == MF__PLACE_YIELDING && busy) {
         if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
             s->place.hold_ns *= 2;
         else if (age > s->place.hold_ns)
             s->place.hold_ns = HOLD_NS;
         set_mode(s, MF__PLACE_PLAIN);
-    } else if (mode == MF__PLACE_PLAIN && !late && age > s->place.hold_ns && turns > ENOUGH_TURNS &&
-               wait_ns / turns < SHORT_WAIT_NS) {
+        rouse(s);
+    } else if (mode == MF__PLACE_PLAIN && s->place.long_looks == 0 && age > s->place.hold_ns &&
+               w.turns > ENOUGH_TURNS) {
         set_mode(s, MF__PLACE_YIELDING);
     }
 }

@@ -195,6 +195,8 @@ struct mf_session {
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
         uint64_t looked_ns, late_ns; /* the last look; how long the monitor itself was kept waiting since */
+        uint64_t requests;           /* of all readers at the last look */
+        uint32_t long_looks;         /* in a row at which others kept readers waiting */
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
