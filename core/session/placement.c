@@ -8,7 +8,8 @@
  * group at nice 10. On a machine that is busy with other things the same would starve the server. So readers
  * yield like that only as long as they are not kept waiting: the time that a thread was ready to run and did not
  * is in its schedstat, and more than LONG_WAIT_NS for each request ends it within some tens of milliseconds. Where the
- * monitor has no priority it may be kept waiting, too: that says the same.
+ * monitor has no priority it may be kept waiting, too: that says the same. So does
+ * a machine without an idle CPU, if the readers leave most of it to others.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -44,20 +45,23 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
-#define GROUP_NICE 10       /* more brings nothing more, and takes from the program's other threads */
+#define GROUP_NICE 10 /* more brings nothing more, and takes from the program's other threads */
+#define GROUP_NICE_UNWATCHED 5
 #define LOOK_NS 16000000u   /* between two looks */
 #define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
 #define LONG_LOOKS 2u       /* in a row */
+#define WINDOW_NS 64000000u /* over which idle time is looked at */
 #define ENOUGH_TURNS 16u    /* below this a window says nothing */
-#define HOLD_NS (1 * MF_SECOND) /* at first, before it tries again; doubled each time that goes wrong */
+#define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (64 * MF_SECOND)
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
 
 static _Atomic(struct mf_session *) autogroup_owner; /* one session of the process may set the group's nice */
 
 /*
- * The group's nice value is the whole session's: only a process that leads its own may change it. And only where
- * the monitor stands above it: at a high nice value it could not see any more that the group starves.
+ * The group's nice value is the whole session's: only a process that leads its own may change it. Where the monitor
+ * does not stand above it a smaller one must do, or it could not see any more that the group starves. Without
+ * CAP_SYS_ADMIN the kernel takes one value in a tenth of a second: then it is tried again.
  */
 static void set_group_nice(struct mf_session *s, int nice)
 {
@@ -65,18 +69,25 @@ static void set_group_nice(struct mf_session *s, int nice)
     char text[16];
     int fd;
 
-    if (getsid(0) != getpid() || !s->place.watchful)
+    if (getsid(0) != getpid() || nice == s->place.nice_now)
         return;
     if (!atomic_compare_exchange_strong(&autogroup_owner, &none, s) && none != s)
         return;
     fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;
-    if (write(fd, text, (size_t)snprintf(text, sizeof(text), "%d", nice)) < 0)
-        mf__logf(&s->log, MF_LOG_DEBUG, "autogroup keeps its nice value: %s", mf__strerror(errno));
+    if (write(fd, text, (size_t)snprintf(text, sizeof(text), "%d", nice)) > 0 || errno != EAGAIN)
+        s->place.nice_now = nice;
     close(fd);
-    if (nice == s->place.group_nice)
+    if (s->place.nice_now == s->place.group_nice)
         atomic_store(&autogroup_owner, NULL);
+}
+
+static int wanted_nice(const struct mf_session *s)
+{
+    if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
+        return s->place.group_nice;
+    return s->place.watchful ? GROUP_NICE : GROUP_NICE_UNWATCHED;
 }
 
 static int group_nice(void)
@@ -159,7 +170,7 @@ static void set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
     atomic_store(&s->place_mode, mode);
-    set_group_nice(s, mode == MF__PLACE_YIELDING ? GROUP_NICE : s->place.group_nice);
+    set_group_nice(s, wanted_nice(s));
     mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
 }
@@ -185,7 +196,7 @@ void mf__placement_start(struct mf_session *s)
     if (!s->ring_count || s->ring_count != s->ring_queues || s->opts.placement != MF_PLACEMENT_AUTO)
         return;
     s->place.hold_ns = HOLD_NS;
-    s->place.group_nice = group_nice();
+    s->place.group_nice = s->place.nice_now = group_nice();
     s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
     s->place.looked_ns = mf__now_ns();
     if (s->place.watchful || ordinary_share())
@@ -205,7 +216,8 @@ static bool starved(const struct mf__reader *r, uint64_t count)
 }
 
 struct waits {
-    uint64_t ns; /* ready to run, and did not */
+    uint64_t ns;  /* ready to run, and did not */
+    uint64_t ran; /* ns */
     uint64_t turns;
     uint64_t requests;
 };
@@ -233,8 +245,10 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
             w->turns += 1;
         } else if (r->turns && count >= r->turns) {
             w->ns += waited - r->waited_ns;
+            w->ran += ran - r->ran_ns;
             w->turns += count - r->turns;
         }
+        r->ran_ns = ran;
         r->waited_ns = waited;
         r->turns = count;
     }
@@ -242,10 +256,44 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
     s->place.requests = requests;
 }
 
+/* ns since the start of the system in which CPUs had nothing to do, of all together. Waiting for a mount is iowait. */
+static uint64_t idle_time(void)
+{
+    unsigned long long idle = 0, iowait = 0;
+    long hertz = sysconf(_SC_CLK_TCK);
+    char text[256];
+
+    if (mf__read_text("/proc/stat", text, sizeof(text)) == 0)
+        sscanf(text, "cpu %*u %*u %*u %llu %llu", &idle, &iowait);
+    return (idle + iowait) * (MF_SECOND / (hertz > 0 ? (uint64_t)hertz : 100));
+}
+
+/*
+ * No CPU is idle, and the readers are not the reason: there the scheduler moves no client to an idle CPU, so that
+ * nothing is to be had by yielding. Looked at over some looks, since idle time comes in steps.
+ */
+static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
+{
+    uint64_t window = now_ns - s->place.window_ns;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
+    uint64_t idle;
+
+    s->place.ran_ns += w->ran;
+    if (window < WINDOW_NS)
+        return s->place.crowded;
+    idle = idle_time();
+    s->place.crowded = idle - s->place.idle_ns < capacity / 20 && s->place.ran_ns < capacity * 3 / 10;
+    s->place.idle_ns = idle;
+    s->place.window_ns = now_ns;
+    s->place.ran_ns = 0;
+    return s->place.crowded;
+}
+
 /* Others keep the readers, or the monitor itself, from a CPU. */
 static bool others_run(struct mf_session *s, const struct waits *w, uint64_t elapsed)
 {
-    bool waits = w->ns > elapsed / 16 && w->ns > w->requests * LONG_WAIT_NS;
+    bool waits = w->ns > (w->turns > ENOUGH_TURNS ? elapsed / 16 : elapsed / 2) && w->ns > w->requests * LONG_WAIT_NS;
     bool late = s->place.late_ns > elapsed / 2;
 
     s->place.late_ns = 0;
@@ -266,6 +314,8 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
         return;
     look_at_waits(s, elapsed, &w);
     busy = others_run(s, &w, elapsed);
+    busy = crowded(s, &w, now_ns) || busy;
+    set_group_nice(s, wanted_nice(s));
     s->place.looked_ns = now_ns;
     if (mode == MF__PLACE_YIELDING && busy) {
         if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
@@ -274,7 +324,7 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
             s->place.hold_ns = HOLD_NS;
         set_mode(s, MF__PLACE_PLAIN);
         rouse(s);
-    } else if (mode == MF__PLACE_PLAIN && s->place.long_looks == 0 && age > s->place.hold_ns &&
+    } else if (mode == MF__PLACE_PLAIN && !busy && s->place.long_looks == 0 && age > s->place.hold_ns &&
                w.turns > ENOUGH_TURNS) {
         set_mode(s, MF__PLACE_YIELDING);
     }

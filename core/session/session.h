@@ -99,15 +99,15 @@ enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, M
 
 struct mf__reader {
     struct mf_session *session;
-    struct mf__channel *ch;         /* its own endpoint of the device */
-    struct mf__channel *_Atomic rx; /* where it receives now: ch, or the ring of its crew */
-    struct mf__crew *_Atomic crew;  /* NULL = parked */
-    int32_t cpu;                    /* where it is bound; -1 = anywhere */
-    struct mf__crew *settled;       /* for which crew: the reader's own */
-    uint32_t place_mode;            /* MF__PLACE_* that this thread has taken */
-    _Atomic bool spent;             /* in class SCHED_IDLE without the right to leave it */
-    uint64_t seen;                  /* the monitor's: requests at its last look */
-    uint64_t waited_ns, turns;      /* the monitor's: schedstat at its last look */
+    struct mf__channel *ch;            /* its own endpoint of the device */
+    struct mf__channel *_Atomic rx;    /* where it receives now: ch, or the ring of its crew */
+    struct mf__crew *_Atomic crew;     /* NULL = parked */
+    int32_t cpu;                       /* where it is bound; -1 = anywhere */
+    struct mf__crew *settled;          /* for which crew: the reader's own */
+    uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
+    _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
+    uint64_t seen;                     /* the monitor's: requests at its last look */
+    uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */
     struct mf__slot *current; /* in a handler now; the reader's own thread only */
@@ -190,13 +190,16 @@ struct mf_session {
     _Atomic uint32_t monitor_end;
     _Atomic uint64_t growths, shrinks;
     struct {
-        int group_nice;       /* of the autogroup before it was touched */
+        int group_nice; /* of the autogroup before it was touched */
+        int nice_now;
         bool watchful;        /* the monitor runs whatever the group's nice value is */
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
-        uint64_t looked_ns, late_ns; /* the last look; how long the monitor itself was kept waiting since */
-        uint64_t requests;           /* of all readers at the last look */
-        uint32_t long_looks;         /* in a row at which others kept readers waiting */
+        uint64_t looked_ns, late_ns;         /* the last look; how long the monitor itself was kept waiting since */
+        uint64_t requests;                   /* of all readers at the last look */
+        uint32_t long_looks;                 /* in a row at which others kept readers waiting */
+        uint64_t window_ns, ran_ns, idle_ns; /* since when idle time is looked at; readers ran since; at its start */
+        bool crowded;
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
