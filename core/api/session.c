@@ -470,8 +470,10 @@ static void release_channels(struct mf_session *s)
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
         mf__channel_put(s->readers[i]->ch);
     pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < s->ring_count; i++)
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        mf__ring_counts(s->rings[i], &s->crews[1 + i].counts);
         mf__channel_put(s->rings[i]);
+    }
     s->ring_count = 0;
     mf__channels_close(s);
     pthread_mutex_unlock(&s->lock);

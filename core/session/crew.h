@@ -14,9 +14,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "transport/ring.h"
+
 struct mf_session;
 struct mf__reader;
-struct mf__channel;
 
 #define MF__MAX_CREWS 1025u /* the device's, and one per ring */
 
@@ -26,7 +27,9 @@ struct mf__crew {
     _Atomic uint32_t members;
     _Atomic uint32_t limit; /* with more members than this the next that is done parks itself */
     _Atomic uint32_t base;  /* members that it keeps when all is quiet */
-    uint32_t most;          /* members that it may grow to; under the session's lock */
+    _Atomic uint64_t growths, shrinks;
+    struct mf__ring_counts counts; /* of the ring, when that is gone */
+    uint32_t most;                 /* members that it may grow to; under the session's lock */
     /* The monitor's own. */
     uint64_t requests;
     uint64_t served; /* within the window */

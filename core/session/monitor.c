@@ -148,6 +148,7 @@ static void let_go(struct mf_session *s, struct mf__crew *c, uint32_t limit)
 
     atomic_store(&c->limit, limit);
     mf__count(&s->shrinks, 1);
+    mf__count(&c->shrinks, 1);
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !kicked; i++) {
         struct mf__reader *r = s->readers[i];
@@ -191,6 +192,7 @@ static bool grow(struct mf_session *s, struct mf__crew *c)
         atomic_fetch_add(&c->members, 1);
         atomic_store(&r->crew, c);
         mf__count(&s->growths, 1);
+        mf__count(&c->growths, 1);
         pthread_cond_broadcast(&s->changed);
     }
     pthread_mutex_unlock(&s->lock);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "session/session.h"
+#include "transport/ring.h"
 
 #define LOG_LINES_PER_SECOND 10u
 
@@ -129,24 +130,53 @@ static int write_line(int fd, const char *line, int len)
     return len < 0 || write(fd, line, (size_t)len) < 0 ? -EIO : 0;
 }
 
+static int write_reader(struct mf_session *s, uint32_t reader, int fd)
+{
+    struct mf_reader_stats st = { .size = sizeof(st) };
+    char line[512];
+    int rc = mf_session_stats(s, reader, &st);
+
+    if (rc < 0)
+        return rc;
+    return write_line(fd, line,
+                      snprintf(line, sizeof(line),
+                               "{\"reader\":%u,\"fd\":%d,\"requests\":%llu,\"replies\":%llu,\"errors\":%llu,"
+                               "\"bytes_in\":%llu,\"bytes_out\":%llu,\"interrupts\":%llu}\n",
+                               st.reader, st.fd, (unsigned long long)st.requests, (unsigned long long)st.replies,
+                               (unsigned long long)st.errors, (unsigned long long)st.bytes_in,
+                               (unsigned long long)st.bytes_out, (unsigned long long)st.interrupts));
+}
+
+static int write_ring(struct mf_session *s, uint32_t ring, int fd)
+{
+    struct mf__crew *c = &s->crews[1 + ring];
+    struct mf__ring_counts n;
+    char line[512];
+
+    n = c->counts;
+    if (ring < s->ring_count)
+        mf__ring_counts(s->rings[ring], &n);
+    return write_line(fd, line,
+                      snprintf(line, sizeof(line),
+                               "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"waits\":%llu,\"batches\":%llu,"
+                               "\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
+                               ring, atomic_load(&c->members), (unsigned long long)n.requests,
+                               (unsigned long long)n.waits, (unsigned long long)n.batches, (unsigned long long)n.calls,
+                               (unsigned long long)n.blocked, (unsigned long long)n.nudges,
+                               (unsigned long long)atomic_load(&c->growths),
+                               (unsigned long long)atomic_load(&c->shrinks)));
+}
+
 int mf_session_write_stats(struct mf_session *s, int fd)
 {
-    struct mf_reader_stats st;
-    char line[512];
     int rc = 0;
 
-    for (uint32_t i = 0; rc == 0 && i < atomic_load(&s->reader_count); i++) {
-        st.size = sizeof(st);
-        rc = mf_session_stats(s, i, &st);
-        if (rc == 0)
-            rc = write_line(fd, line,
-                            snprintf(line, sizeof(line),
-                                     "{\"reader\":%u,\"fd\":%d,\"requests\":%llu,\"replies\":%llu,\"errors\":%llu,"
-                                     "\"bytes_in\":%llu,\"bytes_out\":%llu,\"interrupts\":%llu}\n",
-                                     st.reader, st.fd, (unsigned long long)st.requests, (unsigned long long)st.replies,
-                                     (unsigned long long)st.errors, (unsigned long long)st.bytes_in,
-                                     (unsigned long long)st.bytes_out, (unsigned long long)st.interrupts));
-    }
+    for (uint32_t i = 0; rc == 0 && i < atomic_load(&s->reader_count); i++)
+        rc = write_reader(s, i, fd);
+    pthread_mutex_lock(&s->lock); /* the rings go at the end */
+    for (uint32_t i = 0; rc == 0 && i + 1 < s->crew_count; i++)
+        rc = write_ring(s, i, fd);
+    pthread_mutex_unlock(&s->lock);
     return rc;
 }
 

@@ -165,6 +165,7 @@ static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *s
         return 0; /* where the pool was refused, so are its entries */
     if (cqe->res == 0) {
         deliver(r, index, spare);
+        count_one(&r->counts.requests);
         return 1;
     }
     if (cqe->res == -EAGAIN || cqe->res == -EINTR)
@@ -235,6 +236,7 @@ static int await(struct ring *r)
         mf__ring_follow(r);
         return 0;
     }
+    count_one(&r->counts.waits);
     rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
     atomic_store(&r->led, false);
     if (rc >= 0)

@@ -51,6 +51,17 @@ int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, 
  */
 int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out);
 
+/* What a ring has done since it was made. */
+struct mf__ring_counts {
+    uint64_t requests; /* that came over it */
+    uint64_t waits;    /* for completions */
+    uint64_t batches;  /* submissions of more than one answer */
+    uint64_t calls;    /* of a follower, since a handler might wait */
+    uint64_t blocked;  /* times that a follower found the queue behind a handler that waits */
+    uint64_t nudges;   /* wake-ups for answers of foreign threads */
+};
+void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
+
 /* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
 

@@ -40,6 +40,9 @@ struct entry {
 
 struct ring {
     struct mf__channel ch;
+    struct {
+        _Atomic uint64_t requests, waits, batches, calls, blocked, nudges;
+    } counts;
     struct mf__ring_opts opts;
     const struct mf__uring_sys *sys;
     int fd;
@@ -88,6 +91,11 @@ static inline struct ring *ring_of(struct mf__channel *ch)
 static inline bool passing(int error)
 {
     return error == -EAGAIN || error == -EBUSY || error == -ENOMEM;
+}
+
+static inline void count_one(_Atomic uint64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
 static inline void nap(void)

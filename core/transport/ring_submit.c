@@ -204,6 +204,8 @@ static int commit_some(struct ring *r, uint32_t *next)
             batch[n] = *next - 1;
             next_commit(r, batch[n]);
         }
+        if (n > 1)
+            count_one(&r->counts.batches);
         rc = submit(r);
         for (uint32_t i = r->taken; i < n; i++)
             mf__ring_let_wait(r, batch[i]);
@@ -237,6 +239,7 @@ void mf__ring_call(struct ring *r)
     pthread_mutex_lock(&r->follow);
     if (r->calls < atomic_load(&r->followers))
         r->calls++;
+    count_one(&r->counts.calls);
     pthread_cond_signal(&r->called);
     pthread_mutex_unlock(&r->follow);
 }
@@ -262,8 +265,10 @@ static bool look_after(struct ring *r, struct watch *w)
         return false;
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
     w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
-    if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting)))
+    if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting))) {
+        count_one(&r->counts.blocked);
         return true;
+    }
     w->head = head;
     return false;
 }
@@ -336,6 +341,7 @@ void mf__ring_nudge(struct ring *r)
     /* Until that wake-up is seen all answers that wait are its concern. */
     if (atomic_exchange(&r->nudged, true))
         return;
+    count_one(&r->counts.nudges);
     atomic_store(&r->nudge, true);
     for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&r->submit) == 0; tries--) {
         mf__ring_unlock(r);
@@ -361,6 +367,20 @@ void mf__ring_wake(struct mf__channel *ch)
     } while (passing(rc) && --tries);
     mf__ring_call(r);
     tell_followers(r);
+}
+
+void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
+{
+    struct ring *r = ring_of(ch);
+
+    *out = (struct mf__ring_counts){
+        .requests = atomic_load_explicit(&r->counts.requests, memory_order_relaxed),
+        .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
+        .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
+        .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
+        .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
+        .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
+    };
 }
 
 int mf__ring_state(struct mf__channel *ch)

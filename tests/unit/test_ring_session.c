@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "test_ring.h"
 
@@ -885,6 +886,38 @@ FS_TEST(ring_session, cancelled_readers_take_no_entry_along)
         cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
 }
 
+FS_TEST(ring_session, rings_write_lines_of_statistics)
+{
+    int fd = memfd_create("stats", MFD_CLOEXEC);
+    unsigned long long requests = 0;
+    char text[8192] = "";
+    char *line;
+
+    fs_run(&rig);
+    ring_try_all(&rig);
+    ring_try_all(&rig);
+    cr_expect_eq(mf_session_write_stats(rig.s, fd), 0);
+    cr_assert_gt(pread(fd, text, sizeof(text) - 1, 0), 0);
+    for (uint32_t i = 0; i < 2; i++) {
+        line = strstr(text, i ? "{\"ring\":1,\"readers\":" : "{\"ring\":0,\"readers\":");
+        cr_assert_not_null(line, "%s", text);
+        cr_expect_eq(sscanf(strstr(line, "\"requests\""), "\"requests\":%llu", &requests), 1);
+        cr_expect_eq(requests, 2, "%s", line);
+        cr_expect_not_null(strstr(line, "\"blocked\":0,"), "%s", line);
+    }
+    close(fd);
+}
+
+/* Replies are counted after they are out. */
+static uint64_t in_flight(void)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < fs_info(&rig).readers; i++)
+        n += fs_stats(&rig, i).in_flight;
+    return n;
+}
+
 FS_TEST(ring_session, readers_are_cancelled_from_outside)
 {
     SKIP_CANCEL();
@@ -895,7 +928,7 @@ FS_TEST(ring_session, readers_are_cancelled_from_outside)
         uint64_t id = fs_send_read(&rig, FS_GATE, 10);
         bool hit = false;
 
-        FS_UNTIL(atomic_load(&rig.inside) == 1);
+        FS_UNTIL(atomic_load(&rig.inside) == 1 && in_flight() == 1);
         for (uint32_t i = 0; i < fs_info(&rig).readers && !hit; i++) {
             struct mf__reader *r = rig.s->readers[i];
 

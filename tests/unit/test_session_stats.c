@@ -180,7 +180,7 @@ FS_TEST(session_stats, as_lines_of_json)
 {
     struct fuse_getattr_in in = { .fh = 0 };
     int fd = memfd_create("stats", MFD_CLOEXEC);
-    char text[2048] = "";
+    char text[4096] = "";
 
     fs_step_init(&rig, 2);
     for (int i = 0; i < 7; i++)

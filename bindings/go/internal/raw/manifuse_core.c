@@ -738,8 +738,10 @@ MF_API int mf_session_info(struct mf_session *s, struct mf_info *out);
 MF_API int mf_session_stats(struct mf_session *s, uint32_t reader, struct mf_reader_stats *out);
 
 /**
- * Write one line of JSON per reader to a descriptor: {"reader":0,"fd":5,"requests":123,...}. What the example
- * programs print to standard error at a clean end where the environment has MANIFUSE_STATS=1.
+ * Write one line of JSON per reader to a descriptor: {"reader":0,"fd":5,"requests":123,...}, and one
+ * per ring: {"ring":0,"readers":2,"requests":123,"waits":..,"batches":..,"calls":..,"blocked":..,...}, where calls
+ * and blocked tell how often another reader took over since a handler might wait, or did. What the example programs
+ * print to standard error at a clean end where the environment has MANIFUSE_STATS=1.
  */
 MF_API int mf_session_write_stats(struct mf_session *s, int fd);
 
@@ -1012,55 +1014,12 @@ int mf__mount_fd_path(const char *mountpoint);
 #define MF_CREW_H
 
 
-struct mf_session;
-struct mf__reader;
-struct mf__channel;
+/* core/transport/ring.h */
+/* SPDX-License-Identifier: MIT */
+/* ring.h - channels whose requests come over io_uring. */
+#ifndef MF_RING_H
+#define MF_RING_H
 
-#define MF__MAX_CREWS 1025u /* the device's, and one per ring */
-
-struct mf__crew {
-    struct mf__channel *ring; /* NULL: each member receives on a channel of its own */
-    int32_t cpu;              /* where members run; -1 = anywhere */
-    _Atomic uint32_t members;
-    _Atomic uint32_t limit; /* with more members than this the next that is done parks itself */
-    _Atomic uint32_t base;  /* members that it keeps when all is quiet */
-    uint32_t most;          /* members that it may grow to; under the session's lock */
-    /* The monitor's own. */
-    uint64_t requests;
-    uint64_t served; /* within the window */
-    uint32_t least_free;
-    uint32_t stuck_ticks;
-    uint32_t busy_looks, asleep_looks; /* all members in handlers; and asleep there, in a row */
-    uint32_t fast_ticks;               /* in a row in which handlers returned at once */
-    uint32_t thin_ticks;               /* in a row in which few requests came */
-    uint64_t timed, slow;              /* handlers of its members, all in all */
-    int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
-    uint32_t since, hold;              /* ticks: since answers were last allowed to wait or not; before it is tried */
-    uint64_t ran_ns;                   /* CPU time of its members when that began */
-    uint32_t ticks;
-    uint32_t window; /* ticks without need after which it shrinks */
-};
-
-/* Divide the readers into crews; called once, before they start, with the lock held. 0 or -ENOMEM. */
-int mf__crews_make(struct mf_session *s);
-void mf__crews_free(struct mf_session *s);
-
-/* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
-void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
-
-/* On a reader's thread: the channel to receive on now; waits while it is parked. NULL: the session stops. */
-struct mf__channel *mf__crew_channel(struct mf__reader *r);
-/* The ring of this reader's crew was refused by the kernel: serve the device instead. */
-void mf__crew_fall_back(struct mf__reader *r, int error);
-/* The reader ends. */
-void mf__crew_leave(struct mf__reader *r);
-
-/* The thread that watches. */
-int mf__monitor_start(struct mf_session *s);
-void mf__monitor_stop(struct mf_session *s);
-void mf__monitor_wake(struct mf_session *s);
-
-#endif
 /* core/transport/transport.h */
 /* SPDX-License-Identifier: MIT */
 /*
@@ -2286,6 +2245,201 @@ static inline void mf__channel_put(struct mf__channel *ch)
 }
 
 #endif
+/* core/wire/uring.h */
+/* SPDX-License-Identifier: MIT */
+/*
+ * uring.h - the part of the io_uring system calls that the ring transport uses, as numbers and offsets: an
+ * extension module must build where the system's headers are older than its kernel.
+ */
+#ifndef MF_WIRE_URING_H
+#define MF_WIRE_URING_H
+
+
+#define MF__SYS_IO_URING_SETUP 425 /* the same on every architecture */
+#define MF__SYS_IO_URING_ENTER 426
+#define MF__SYS_IO_URING_REGISTER 427
+
+#define MF__URING_SETUP_CQSIZE (1u << 3)
+#define MF__URING_SETUP_SQE128 (1u << 10)
+#define MF__URING_ENTER_GETEVENTS 1u
+#define MF__URING_REGISTER_FILES 2u
+#define MF__URING_OP_NOP 0u
+#define MF__URING_OP_URING_CMD 46u
+#define MF__URING_FIXED_FILE 1u /* sqe.flags */
+#define MF__URING_OFF_SQES 0x10000000
+
+/* 7.46, not negotiated: a queue's pool of payloads, told before its first entry. Layout of the command's area. */
+#define MF__FUSE_ADD_BUFPOOL 4u
+struct mf__fuse_bufpool {
+    uint64_t address;
+    uint32_t length; /* whole payloads */
+    uint16_t queue;
+    uint16_t pad;
+};
+
+#define MF__SQE_SIZE 128u
+#define MF__CQE_SIZE 16u
+
+/* A 128-byte submission entry for IORING_OP_URING_CMD, as far as it is used. */
+struct mf__sqe {
+    uint8_t opcode;
+    uint8_t flags;
+    uint16_t ioprio;
+    int32_t fd; /* or the index of a fixed file */
+    uint32_t cmd_op;
+    uint32_t pad1;
+    uint64_t addr;
+    uint32_t len;
+    uint32_t cmd_flags;
+    uint64_t user_data;
+    uint64_t pad2;
+    uint8_t cmd[80];
+};
+_Static_assert(sizeof(struct mf__sqe) == MF__SQE_SIZE, "sqe");
+
+struct mf__cqe {
+    uint64_t user_data;
+    int32_t res;
+    uint32_t flags;
+};
+_Static_assert(sizeof(struct mf__cqe) == MF__CQE_SIZE, "cqe");
+
+struct mf__uring_offsets {
+    uint32_t head, tail, ring_mask, ring_entries;
+    uint32_t a, b, c, d; /* submission: flags, dropped, array; completion: overflow, cqes, flags */
+    uint64_t user_addr;
+};
+
+struct mf__uring_params {
+    uint32_t sq_entries, cq_entries, flags, sq_thread_cpu, sq_thread_idle, features, wq_fd, resv[3];
+    struct mf__uring_offsets sq; /* c = array */
+    struct mf__uring_offsets cq; /* b = cqes */
+};
+_Static_assert(sizeof(struct mf__uring_params) == 120, "io_uring_params");
+
+#endif
+
+/*
+ * The system calls of a ring, so that a virtual kernel can stand in for the system. `kernel` is whatever they want
+ * to have back. Results are 0 or more, or a negative errno.
+ */
+struct mf__uring_sys {
+    uint32_t (*queues)(void *kernel);                                              /* possible CPUs; 0 = unknown */
+    int (*setup)(void *kernel, uint32_t entries, struct mf__uring_params *params); /* a descriptor */
+    int (*enter)(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags);
+    int (*attach)(void *kernel, int fd, struct mf__channel *device); /* fixed file 0 is the device */
+    int (*map)(void *kernel, int fd, size_t size, uint64_t offset, void **out);
+    void (*unmap)(void *kernel, void *base, size_t size);
+    void (*close)(void *kernel, int fd);
+    bool (*over)(void *kernel, struct mf__channel *device); /* the connection is gone: a receive would not wait */
+};
+extern const struct mf__uring_sys mf__uring_system;
+/* Memory that the kernel writes to: a forked child must not share it, or it would be copied under its feet. */
+void mf__uring_keep_from_children(const struct mf__region *region);
+
+struct mf__ring_opts {
+    const struct mf__uring_sys *sys; /* stays the caller's, like what is below */
+    void *kernel;
+    struct mf__channel *device; /* of the connection */
+    uint32_t first_queue;       /* the ring serves queues first, first + step, ... below queues */
+    uint32_t step;
+    uint32_t queues;          /* of the connection: the possible CPUs */
+    uint32_t depth;           /* entries per queue */
+    uint32_t max_payload;     /* bytes of the largest payload that the kernel was promised */
+    uint32_t index;           /* of the channel */
+    struct mf__channel *last; /* the ring whose last queue is the mount's; NULL: it is this one */
+    uint32_t others;          /* then so many rings are registered before that queue */
+    bool pool;                /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
+    /* The kernel has taken the mount back to the device. Called on a thread that receives, with no lock held. */
+    void (*refused)(void *user, int error);
+    void *user;
+};
+
+/* Whether rings can work here at all: 0, or a negative errno with the reason in words. */
+int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, size_t room);
+
+/*
+ * Make a ring with its memory. Nothing is registered yet: the first receive does that, in the task that shall
+ * serve, since the kernel copies requests in the task that submitted an entry's last command.
+ */
+int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out);
+
+/* What a ring has done since it was made. */
+struct mf__ring_counts {
+    uint64_t requests; /* that came over it */
+    uint64_t waits;    /* for completions */
+    uint64_t batches;  /* submissions of more than one answer */
+    uint64_t calls;    /* of a follower, since a handler might wait */
+    uint64_t blocked;  /* times that a follower found the queue behind a handler that waits */
+    uint64_t nudges;   /* wake-ups for answers of foreign threads */
+};
+void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
+
+/* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
+int mf__ring_state(struct mf__channel *ch);
+
+/* Another ring of the mount was refused: this one will never serve, and those who receive on it return. */
+void mf__ring_refuse(struct mf__channel *ch, int error);
+
+/*
+ * Close the ring while its threads still live: a thread that exits with an entry armed takes the request
+ * that comes next down with it. No thread may be receiving; one that comes later gets -ENODEV, and answers that
+ * come later go nowhere. The channel itself stays until its last reference goes.
+ */
+void mf__ring_shut(struct mf__channel *ch);
+
+#endif
+
+struct mf_session;
+struct mf__reader;
+
+#define MF__MAX_CREWS 1025u /* the device's, and one per ring */
+
+struct mf__crew {
+    struct mf__channel *ring; /* NULL: each member receives on a channel of its own */
+    int32_t cpu;              /* where members run; -1 = anywhere */
+    _Atomic uint32_t members;
+    _Atomic uint32_t limit; /* with more members than this the next that is done parks itself */
+    _Atomic uint32_t base;  /* members that it keeps when all is quiet */
+    _Atomic uint64_t growths, shrinks;
+    struct mf__ring_counts counts; /* of the ring, when that is gone */
+    uint32_t most;                 /* members that it may grow to; under the session's lock */
+    /* The monitor's own. */
+    uint64_t requests;
+    uint64_t served; /* within the window */
+    uint32_t least_free;
+    uint32_t stuck_ticks;
+    uint32_t busy_looks, asleep_looks; /* all members in handlers; and asleep there, in a row */
+    uint32_t fast_ticks;               /* in a row in which handlers returned at once */
+    uint32_t thin_ticks;               /* in a row in which few requests came */
+    uint64_t timed, slow;              /* handlers of its members, all in all */
+    int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
+    uint32_t since, hold;              /* ticks: since answers were last allowed to wait or not; before it is tried */
+    uint64_t ran_ns;                   /* CPU time of its members when that began */
+    uint32_t ticks;
+    uint32_t window; /* ticks without need after which it shrinks */
+};
+
+/* Divide the readers into crews; called once, before they start, with the lock held. 0 or -ENOMEM. */
+int mf__crews_make(struct mf_session *s);
+void mf__crews_free(struct mf_session *s);
+
+/* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
+void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
+
+/* On a reader's thread: the channel to receive on now; waits while it is parked. NULL: the session stops. */
+struct mf__channel *mf__crew_channel(struct mf__reader *r);
+/* The ring of this reader's crew was refused by the kernel: serve the device instead. */
+void mf__crew_fall_back(struct mf__reader *r, int error);
+/* The reader ends. */
+void mf__crew_leave(struct mf__reader *r);
+
+/* The thread that watches. */
+int mf__monitor_start(struct mf_session *s);
+void mf__monitor_stop(struct mf_session *s);
+void mf__monitor_wake(struct mf_session *s);
+
+#endif
 
 #define MF__MAX_READERS 256u
 #define MF__DEFAULT_OUTSTANDING 256u
@@ -3321,8 +3475,10 @@ static void release_channels(struct mf_session *s)
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
         mf__channel_put(s->readers[i]->ch);
     pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < s->ring_count; i++)
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        mf__ring_counts(s->rings[i], &s->crews[1 + i].counts);
         mf__channel_put(s->rings[i]);
+    }
     s->ring_count = 0;
     mf__channels_close(s);
     pthread_mutex_unlock(&s->lock);
@@ -6314,145 +6470,6 @@ int mf_main(int argc, char **argv, const struct mf_ops *ops, void *user)
 /* crew.c - who receives: joining, parking and leaving a crew. */
 #include <sched.h>
 
-/* core/transport/ring.h */
-/* SPDX-License-Identifier: MIT */
-/* ring.h - channels whose requests come over io_uring. */
-#ifndef MF_RING_H
-#define MF_RING_H
-
-/* core/wire/uring.h */
-/* SPDX-License-Identifier: MIT */
-/*
- * uring.h - the part of the io_uring system calls that the ring transport uses, as numbers and offsets: an
- * extension module must build where the system's headers are older than its kernel.
- */
-#ifndef MF_WIRE_URING_H
-#define MF_WIRE_URING_H
-
-
-#define MF__SYS_IO_URING_SETUP 425 /* the same on every architecture */
-#define MF__SYS_IO_URING_ENTER 426
-#define MF__SYS_IO_URING_REGISTER 427
-
-#define MF__URING_SETUP_CQSIZE (1u << 3)
-#define MF__URING_SETUP_SQE128 (1u << 10)
-#define MF__URING_ENTER_GETEVENTS 1u
-#define MF__URING_REGISTER_FILES 2u
-#define MF__URING_OP_NOP 0u
-#define MF__URING_OP_URING_CMD 46u
-#define MF__URING_FIXED_FILE 1u /* sqe.flags */
-#define MF__URING_OFF_SQES 0x10000000
-
-/* 7.46, not negotiated: a queue's pool of payloads, told before its first entry. Layout of the command's area. */
-#define MF__FUSE_ADD_BUFPOOL 4u
-struct mf__fuse_bufpool {
-    uint64_t address;
-    uint32_t length; /* whole payloads */
-    uint16_t queue;
-    uint16_t pad;
-};
-
-#define MF__SQE_SIZE 128u
-#define MF__CQE_SIZE 16u
-
-/* A 128-byte submission entry for IORING_OP_URING_CMD, as far as it is used. */
-struct mf__sqe {
-    uint8_t opcode;
-    uint8_t flags;
-    uint16_t ioprio;
-    int32_t fd; /* or the index of a fixed file */
-    uint32_t cmd_op;
-    uint32_t pad1;
-    uint64_t addr;
-    uint32_t len;
-    uint32_t cmd_flags;
-    uint64_t user_data;
-    uint64_t pad2;
-    uint8_t cmd[80];
-};
-_Static_assert(sizeof(struct mf__sqe) == MF__SQE_SIZE, "sqe");
-
-struct mf__cqe {
-    uint64_t user_data;
-    int32_t res;
-    uint32_t flags;
-};
-_Static_assert(sizeof(struct mf__cqe) == MF__CQE_SIZE, "cqe");
-
-struct mf__uring_offsets {
-    uint32_t head, tail, ring_mask, ring_entries;
-    uint32_t a, b, c, d; /* submission: flags, dropped, array; completion: overflow, cqes, flags */
-    uint64_t user_addr;
-};
-
-struct mf__uring_params {
-    uint32_t sq_entries, cq_entries, flags, sq_thread_cpu, sq_thread_idle, features, wq_fd, resv[3];
-    struct mf__uring_offsets sq; /* c = array */
-    struct mf__uring_offsets cq; /* b = cqes */
-};
-_Static_assert(sizeof(struct mf__uring_params) == 120, "io_uring_params");
-
-#endif
-
-/*
- * The system calls of a ring, so that a virtual kernel can stand in for the system. `kernel` is whatever they want
- * to have back. Results are 0 or more, or a negative errno.
- */
-struct mf__uring_sys {
-    uint32_t (*queues)(void *kernel);                                              /* possible CPUs; 0 = unknown */
-    int (*setup)(void *kernel, uint32_t entries, struct mf__uring_params *params); /* a descriptor */
-    int (*enter)(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags);
-    int (*attach)(void *kernel, int fd, struct mf__channel *device); /* fixed file 0 is the device */
-    int (*map)(void *kernel, int fd, size_t size, uint64_t offset, void **out);
-    void (*unmap)(void *kernel, void *base, size_t size);
-    void (*close)(void *kernel, int fd);
-    bool (*over)(void *kernel, struct mf__channel *device); /* the connection is gone: a receive would not wait */
-};
-extern const struct mf__uring_sys mf__uring_system;
-/* Memory that the kernel writes to: a forked child must not share it, or it would be copied under its feet. */
-void mf__uring_keep_from_children(const struct mf__region *region);
-
-struct mf__ring_opts {
-    const struct mf__uring_sys *sys; /* stays the caller's, like what is below */
-    void *kernel;
-    struct mf__channel *device; /* of the connection */
-    uint32_t first_queue;       /* the ring serves queues first, first + step, ... below queues */
-    uint32_t step;
-    uint32_t queues;          /* of the connection: the possible CPUs */
-    uint32_t depth;           /* entries per queue */
-    uint32_t max_payload;     /* bytes of the largest payload that the kernel was promised */
-    uint32_t index;           /* of the channel */
-    struct mf__channel *last; /* the ring whose last queue is the mount's; NULL: it is this one */
-    uint32_t others;          /* then so many rings are registered before that queue */
-    bool pool;                /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
-    /* The kernel has taken the mount back to the device. Called on a thread that receives, with no lock held. */
-    void (*refused)(void *user, int error);
-    void *user;
-};
-
-/* Whether rings can work here at all: 0, or a negative errno with the reason in words. */
-int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, size_t room);
-
-/*
- * Make a ring with its memory. Nothing is registered yet: the first receive does that, in the task that shall
- * serve, since the kernel copies requests in the task that submitted an entry's last command.
- */
-int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out);
-
-/* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
-int mf__ring_state(struct mf__channel *ch);
-
-/* Another ring of the mount was refused: this one will never serve, and those who receive on it return. */
-void mf__ring_refuse(struct mf__channel *ch, int error);
-
-/*
- * Close the ring while its threads still live: a thread that exits with an entry armed takes the request
- * that comes next down with it. No thread may be receiving; one that comes later gets -ENODEV, and answers that
- * come later go nowhere. The channel itself stays until its last reference goes.
- */
-void mf__ring_shut(struct mf__channel *ch);
-
-#endif
 
 /* Readers that are there for good. The device beside rings carries FORGET and INTERRUPT only. */
 static uint32_t device_base(const struct mf_session *s)
@@ -7099,6 +7116,7 @@ static void let_go(struct mf_session *s, struct mf__crew *c, uint32_t limit)
 
     atomic_store(&c->limit, limit);
     mf__count(&s->shrinks, 1);
+    mf__count(&c->shrinks, 1);
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !kicked; i++) {
         struct mf__reader *r = s->readers[i];
@@ -7142,6 +7160,7 @@ static bool session_monitor_grow(struct mf_session *s, struct mf__crew *c)
         atomic_fetch_add(&c->members, 1);
         atomic_store(&r->crew, c);
         mf__count(&s->growths, 1);
+        mf__count(&c->growths, 1);
         pthread_cond_broadcast(&s->changed);
     }
     pthread_mutex_unlock(&s->lock);
@@ -9354,24 +9373,53 @@ static int write_line(int fd, const char *line, int len)
     return len < 0 || write(fd, line, (size_t)len) < 0 ? -EIO : 0;
 }
 
+static int write_reader(struct mf_session *s, uint32_t reader, int fd)
+{
+    struct mf_reader_stats st = { .size = sizeof(st) };
+    char line[512];
+    int rc = mf_session_stats(s, reader, &st);
+
+    if (rc < 0)
+        return rc;
+    return write_line(fd, line,
+                      snprintf(line, sizeof(line),
+                               "{\"reader\":%u,\"fd\":%d,\"requests\":%llu,\"replies\":%llu,\"errors\":%llu,"
+                               "\"bytes_in\":%llu,\"bytes_out\":%llu,\"interrupts\":%llu}\n",
+                               st.reader, st.fd, (unsigned long long)st.requests, (unsigned long long)st.replies,
+                               (unsigned long long)st.errors, (unsigned long long)st.bytes_in,
+                               (unsigned long long)st.bytes_out, (unsigned long long)st.interrupts));
+}
+
+static int write_ring(struct mf_session *s, uint32_t ring, int fd)
+{
+    struct mf__crew *c = &s->crews[1 + ring];
+    struct mf__ring_counts n;
+    char line[512];
+
+    n = c->counts;
+    if (ring < s->ring_count)
+        mf__ring_counts(s->rings[ring], &n);
+    return write_line(fd, line,
+                      snprintf(line, sizeof(line),
+                               "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"waits\":%llu,\"batches\":%llu,"
+                               "\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
+                               ring, atomic_load(&c->members), (unsigned long long)n.requests,
+                               (unsigned long long)n.waits, (unsigned long long)n.batches, (unsigned long long)n.calls,
+                               (unsigned long long)n.blocked, (unsigned long long)n.nudges,
+                               (unsigned long long)atomic_load(&c->growths),
+                               (unsigned long long)atomic_load(&c->shrinks)));
+}
+
 int mf_session_write_stats(struct mf_session *s, int fd)
 {
-    struct mf_reader_stats st;
-    char line[512];
     int rc = 0;
 
-    for (uint32_t i = 0; rc == 0 && i < atomic_load(&s->reader_count); i++) {
-        st.size = sizeof(st);
-        rc = mf_session_stats(s, i, &st);
-        if (rc == 0)
-            rc = write_line(fd, line,
-                            snprintf(line, sizeof(line),
-                                     "{\"reader\":%u,\"fd\":%d,\"requests\":%llu,\"replies\":%llu,\"errors\":%llu,"
-                                     "\"bytes_in\":%llu,\"bytes_out\":%llu,\"interrupts\":%llu}\n",
-                                     st.reader, st.fd, (unsigned long long)st.requests, (unsigned long long)st.replies,
-                                     (unsigned long long)st.errors, (unsigned long long)st.bytes_in,
-                                     (unsigned long long)st.bytes_out, (unsigned long long)st.interrupts));
-    }
+    for (uint32_t i = 0; rc == 0 && i < atomic_load(&s->reader_count); i++)
+        rc = write_reader(s, i, fd);
+    pthread_mutex_lock(&s->lock); /* the rings go at the end */
+    for (uint32_t i = 0; rc == 0 && i + 1 < s->crew_count; i++)
+        rc = write_ring(s, i, fd);
+    pthread_mutex_unlock(&s->lock);
     return rc;
 }
 
@@ -10592,6 +10640,9 @@ struct entry {
 
 struct ring {
     struct mf__channel ch;
+    struct {
+        _Atomic uint64_t requests, waits, batches, calls, blocked, nudges;
+    } counts;
     struct mf__ring_opts opts;
     const struct mf__uring_sys *sys;
     int fd;
@@ -10640,6 +10691,11 @@ static inline struct ring *ring_of(struct mf__channel *ch)
 static inline bool passing(int error)
 {
     return error == -EAGAIN || error == -EBUSY || error == -ENOMEM;
+}
+
+static inline void count_one(_Atomic uint64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
 static inline void nap(void)
@@ -10825,6 +10881,7 @@ static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *s
         return 0; /* where the pool was refused, so are its entries */
     if (cqe->res == 0) {
         transport_ring_deliver(r, index, spare);
+        count_one(&r->counts.requests);
         return 1;
     }
     if (cqe->res == -EAGAIN || cqe->res == -EINTR)
@@ -10895,6 +10952,7 @@ static int await(struct ring *r)
         mf__ring_follow(r);
         return 0;
     }
+    count_one(&r->counts.waits);
     rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
     atomic_store(&r->led, false);
     if (rc >= 0)
@@ -11421,6 +11479,8 @@ static int commit_some(struct ring *r, uint32_t *next)
             batch[n] = *next - 1;
             next_commit(r, batch[n]);
         }
+        if (n > 1)
+            count_one(&r->counts.batches);
         rc = transport_ring_submit_submit(r);
         for (uint32_t i = r->taken; i < n; i++)
             mf__ring_let_wait(r, batch[i]);
@@ -11454,6 +11514,7 @@ void mf__ring_call(struct ring *r)
     pthread_mutex_lock(&r->follow);
     if (r->calls < atomic_load(&r->followers))
         r->calls++;
+    count_one(&r->counts.calls);
     pthread_cond_signal(&r->called);
     pthread_mutex_unlock(&r->follow);
 }
@@ -11479,8 +11540,10 @@ static bool look_after(struct ring *r, struct transport_ring_submit_watch *w)
         return false;
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
     w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
-    if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting)))
+    if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting))) {
+        count_one(&r->counts.blocked);
         return true;
+    }
     w->head = head;
     return false;
 }
@@ -11553,6 +11616,7 @@ void mf__ring_nudge(struct ring *r)
     /* Until that wake-up is seen all answers that wait are its concern. */
     if (atomic_exchange(&r->nudged, true))
         return;
+    count_one(&r->counts.nudges);
     atomic_store(&r->nudge, true);
     for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&r->submit) == 0; tries--) {
         mf__ring_unlock(r);
@@ -11578,6 +11642,20 @@ void mf__ring_wake(struct mf__channel *ch)
     } while (passing(rc) && --tries);
     mf__ring_call(r);
     tell_followers(r);
+}
+
+void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
+{
+    struct ring *r = ring_of(ch);
+
+    *out = (struct mf__ring_counts){
+        .requests = atomic_load_explicit(&r->counts.requests, memory_order_relaxed),
+        .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
+        .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
+        .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
+        .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
+        .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
+    };
 }
 
 int mf__ring_state(struct mf__channel *ch)
