@@ -2,11 +2,10 @@
 /*
  * monitor.c - the thread that sees a crew with no member to receive, and helps.
  *
- * A crew needs help when at one look all of its members are in handlers and it has served few requests since the
- * last look: handlers that return at once keep a reader busy, too, but then the count is high. And only where they
- * sleep: one that computes, or waits for a CPU, would not get on faster with another reader beside it. Should it
- * compute for long (its CPU time says so), the crew gets one more all the same, so that a short request need not
- * wait for the end of a long one.
+ * A crew needs help when at one look all of its members are in handlers, asleep: a handler that computes, or waits
+ * for a CPU, would not get on faster with another reader beside it. Should it compute for long (its CPU time says so),
+ * the crew gets one more all the same, so that a short request need not wait for the end of a long one. Where many
+ * requests were served since the last look one such look says little, and two must agree.
  */
 #include <fcntl.h>
 #include <stdio.h>

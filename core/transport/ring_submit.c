@@ -281,11 +281,11 @@ void mf__ring_follow(struct ring *r)
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&r->follow);
     atomic_fetch_add(&r->followers, 1);
-    if (!r->watched)
-        w.mine = r->watched = true;
     while (r->calls == 0) {
         bool batch = atomic_load(&r->ch.batch);
 
+        if (!r->watched)
+            w.mine = r->watched = true;
         /* Who gave up leading before he could see this one called nobody. */
         if (!batch && !atomic_load(&r->led))
             break;
@@ -294,11 +294,13 @@ void mf__ring_follow(struct ring *r)
         else if (look_after(r, &w))
             break;
     }
-    if (w.mine)
-        r->watched = false;
     atomic_fetch_sub(&r->followers, 1);
     if (r->calls)
         r->calls--;
+    if (w.mine) {
+        r->watched = false;
+        pthread_cond_signal(&r->called); /* the next one watches */
+    }
     pthread_mutex_unlock(&r->follow);
     pthread_setcancelstate(cancel, NULL);
 }

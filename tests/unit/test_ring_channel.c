@@ -702,6 +702,25 @@ Test(ring_channel, while_one_is_busy_another_takes_what_comes)
     end_receivers(askers, 3);
 }
 
+/* One after the other gets stuck, and nobody says so. */
+Test(ring_channel, followers_find_out_that_a_handler_waits)
+{
+    struct mf__ring_counts n;
+    struct asker askers[3];
+
+    start_receivers();
+    atomic_store(&ring->batch, true);
+    ring->ops->wake(ring); /* as who sets it does */
+    usleep(20000);
+    for (uint32_t i = 0; i < 3; i++)
+        ask_access(&askers[i]);
+    cr_expect(within(5000, 3), "%u of 3 requests were received", atomic_load(&in_hand));
+    mf__ring_counts(ring, &n);
+    cr_expect_eq(n.requests, 3);
+    cr_expect_eq(n.blocked, 2);
+    end_receivers(askers, 3);
+}
+
 Test(ring_channel, while_handlers_return_at_once_one_does_it_all)
 {
     struct asker askers[3];

@@ -6975,11 +6975,10 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 /*
  * monitor.c - the thread that sees a crew with no member to receive, and helps.
  *
- * A crew needs help when at one look all of its members are in handlers and it has served few requests since the
- * last look: handlers that return at once keep a reader busy, too, but then the count is high. And only where they
- * sleep: one that computes, or waits for a CPU, would not get on faster with another reader beside it. Should it
- * compute for long (its CPU time says so), the crew gets one more all the same, so that a short request need not
- * wait for the end of a long one.
+ * A crew needs help when at one look all of its members are in handlers, asleep: a handler that computes, or waits
+ * for a CPU, would not get on faster with another reader beside it. Should it compute for long (its CPU time says so),
+ * the crew gets one more all the same, so that a short request need not wait for the end of a long one. Where many
+ * requests were served since the last look one such look says little, and two must agree.
  */
 #include <time.h>
 
@@ -11556,11 +11555,11 @@ void mf__ring_follow(struct ring *r)
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&r->follow);
     atomic_fetch_add(&r->followers, 1);
-    if (!r->watched)
-        w.mine = r->watched = true;
     while (r->calls == 0) {
         bool batch = atomic_load(&r->ch.batch);
 
+        if (!r->watched)
+            w.mine = r->watched = true;
         /* Who gave up leading before he could see this one called nobody. */
         if (!batch && !atomic_load(&r->led))
             break;
@@ -11569,11 +11568,13 @@ void mf__ring_follow(struct ring *r)
         else if (look_after(r, &w))
             break;
     }
-    if (w.mine)
-        r->watched = false;
     atomic_fetch_sub(&r->followers, 1);
     if (r->calls)
         r->calls--;
+    if (w.mine) {
+        r->watched = false;
+        pthread_cond_signal(&r->called); /* the next one watches */
+    }
     pthread_mutex_unlock(&r->follow);
     pthread_setcancelstate(cancel, NULL);
 }
