@@ -213,3 +213,25 @@ func BenchmarkVirtual(b *testing.B) {
 	}
 	runtime.KeepAlive(&attr)
 }
+
+func TestProcessors(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	for range 100 {
+		addReader()
+	}
+	if n := runtime.GOMAXPROCS(0); n <= before || n > 2*before+2 {
+		t.Errorf("%d processors with 100 readers, %d without", n, before)
+	}
+	for range 100 {
+		removeReader()
+	}
+	if n := runtime.GOMAXPROCS(0); n != before {
+		t.Errorf("%d processors afterwards, %d before", n, before)
+	}
+	addReader()
+	runtime.GOMAXPROCS(before + 10)
+	removeReader()
+	if n := runtime.GOMAXPROCS(before); n != before+10 {
+		t.Errorf("what the program set became %d", n)
+	}
+}

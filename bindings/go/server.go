@@ -115,10 +115,14 @@ func (s *server) Upcall(c *raw.Call) (rc int32) {
 }
 
 // ReaderStart implements raw.Handler.
-func (s *server) ReaderStart(reader uint32) { s.reader(reader) }
+func (s *server) ReaderStart(reader uint32) {
+	s.reader(reader)
+	addReader()
+}
 
 // ReaderEnd implements raw.Handler: nothing of the reader's is kept.
 func (s *server) ReaderEnd(reader uint32) {
+	removeReader()
 	rd := s.reader(reader)
 	rd.names, rd.many = nameCache{}, nil
 	if rd.scratch != nil {

@@ -7748,7 +7748,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define WINDOW_NS 64000000u /* over which idle time is looked at */
 #define ENOUGH_TURNS 16u    /* below this a window says nothing */
 #define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
-#define HOLD_MAX_NS (64 * MF_SECOND)
+#define HOLD_MAX_NS (16 * MF_SECOND)
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
 
 static _Atomic(struct mf_session *) autogroup_owner; /* one session of the process may set the group's nice */
