@@ -91,10 +91,18 @@ int mf__crews_make(struct mf_session *s)
     return rc;
 }
 
-void mf__crews_widen(struct mf_session *s, struct mf__reader *r)
+/* For a reader that is in no crew; the lock is held. */
+static void join_device(struct mf_session *s, struct mf__reader *r)
 {
     struct mf__crew *device = &s->crews[0];
 
+    atomic_fetch_add(&device->limit, 1);
+    atomic_fetch_add(&device->members, 1);
+    atomic_store(&r->crew, device);
+}
+
+void mf__crews_widen(struct mf_session *s, struct mf__reader *r)
+{
     atomic_store(&s->serialize, false);
     for (uint32_t i = 0; i < s->crew_count; i++)
         s->crews[i].most++;
@@ -103,10 +111,8 @@ void mf__crews_widen(struct mf_session *s, struct mf__reader *r)
     if (s->ring_count)
         return; /* it waits until a ring has need of it */
     /* It joins the device's crew for good: the caller knows that it is needed. */
-    atomic_fetch_add(&device->base, 1);
-    atomic_fetch_add(&device->limit, 1);
-    atomic_fetch_add(&device->members, 1);
-    atomic_store(&r->crew, device);
+    atomic_fetch_add(&s->crews[0].base, 1);
+    join_device(s, r);
 }
 
 void mf__crews_free(struct mf_session *s)
@@ -202,7 +208,6 @@ void mf__crew_leave(struct mf__reader *r)
 void mf__crew_fall_back(struct mf__reader *r, int error)
 {
     struct mf_session *s = r->session;
-    struct mf__crew *device = &s->crews[0];
     struct mf__crew *c = atomic_load(&r->crew);
 
     if (c && c->ring)
@@ -215,8 +220,6 @@ void mf__crew_fall_back(struct mf__reader *r, int error)
                  mf__strerror(-error));
         mf__logf(&s->log, MF_LOG_WARNING, "%s; requests come on the device", s->transport_reason);
     }
-    atomic_fetch_add(&device->limit, 1);
-    atomic_fetch_add(&device->members, 1);
-    atomic_store(&r->crew, device);
+    join_device(s, r);
     pthread_mutex_unlock(&s->lock);
 }

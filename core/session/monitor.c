@@ -35,7 +35,6 @@
 struct view {
     uint32_t members;
     uint32_t free;
-    uint32_t stuck; /* in the same handler as at the last look */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
@@ -88,20 +87,15 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
     memset(v, 0, sizeof(*v));
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
-        uint64_t requests;
 
         if (atomic_load(&r->crew) != c)
             continue;
-        requests = atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->members++;
-        v->requests += requests;
+        v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
         if (atomic_load(&r->state) != MF__READER_BUSY)
             v->free++;
-        else if (requests == r->seen)
-            v->stuck++;
-        r->seen = requests;
     }
 }
 

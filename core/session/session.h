@@ -106,7 +106,6 @@ struct mf__reader {
     struct mf__crew *settled;          /* for which crew: the reader's own */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
-    uint64_t seen;                     /* the monitor's: requests at its last look */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */

@@ -2528,7 +2528,6 @@ struct mf__reader {
     struct mf__crew *settled;          /* for which crew: the reader's own */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
-    uint64_t seen;                     /* the monitor's: requests at its last look */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */
@@ -6554,10 +6553,18 @@ int mf__crews_make(struct mf_session *s)
     return rc;
 }
 
-void mf__crews_widen(struct mf_session *s, struct mf__reader *r)
+/* For a reader that is in no crew; the lock is held. */
+static void join_device(struct mf_session *s, struct mf__reader *r)
 {
     struct mf__crew *device = &s->crews[0];
 
+    atomic_fetch_add(&device->limit, 1);
+    atomic_fetch_add(&device->members, 1);
+    atomic_store(&r->crew, device);
+}
+
+void mf__crews_widen(struct mf_session *s, struct mf__reader *r)
+{
     atomic_store(&s->serialize, false);
     for (uint32_t i = 0; i < s->crew_count; i++)
         s->crews[i].most++;
@@ -6566,10 +6573,8 @@ void mf__crews_widen(struct mf_session *s, struct mf__reader *r)
     if (s->ring_count)
         return; /* it waits until a ring has need of it */
     /* It joins the device's crew for good: the caller knows that it is needed. */
-    atomic_fetch_add(&device->base, 1);
-    atomic_fetch_add(&device->limit, 1);
-    atomic_fetch_add(&device->members, 1);
-    atomic_store(&r->crew, device);
+    atomic_fetch_add(&s->crews[0].base, 1);
+    join_device(s, r);
 }
 
 void mf__crews_free(struct mf_session *s)
@@ -6665,7 +6670,6 @@ void mf__crew_leave(struct mf__reader *r)
 void mf__crew_fall_back(struct mf__reader *r, int error)
 {
     struct mf_session *s = r->session;
-    struct mf__crew *device = &s->crews[0];
     struct mf__crew *c = atomic_load(&r->crew);
 
     if (c && c->ring)
@@ -6678,9 +6682,7 @@ void mf__crew_fall_back(struct mf__reader *r, int error)
                  mf__strerror(-error));
         mf__logf(&s->log, MF_LOG_WARNING, "%s; requests come on the device", s->transport_reason);
     }
-    atomic_fetch_add(&device->limit, 1);
-    atomic_fetch_add(&device->members, 1);
-    atomic_store(&r->crew, device);
+    join_device(s, r);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -7003,7 +7005,6 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 struct view {
     uint32_t members;
     uint32_t free;
-    uint32_t stuck; /* in the same handler as at the last look */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
@@ -7056,20 +7057,15 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
     memset(v, 0, sizeof(*v));
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
-        uint64_t requests;
 
         if (atomic_load(&r->crew) != c)
             continue;
-        requests = atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->members++;
-        v->requests += requests;
+        v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
         if (atomic_load(&r->state) != MF__READER_BUSY)
             v->free++;
-        else if (requests == r->seen)
-            v->stuck++;
-        r->seen = requests;
     }
 }
 
