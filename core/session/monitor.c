@@ -395,6 +395,7 @@ static void *monitor_main(void *arg)
         quiet = most == QUIET ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS) {
             monitor_sleep(s);
+            mf__placement_resume(s);
             quiet = 0;
             last = mf__now_ns();
         }

@@ -198,6 +198,7 @@ struct mf_session {
         uint64_t requests;                   /* of all readers at the last look */
         uint32_t long_looks;                 /* in a row at which others kept readers waiting */
         uint64_t window_ns, ran_ns, idle_ns; /* since when idle time is looked at; readers ran since; at its start */
+        uint64_t window_turns;               /* of the readers since */
         bool crowded;
     } place;
 
@@ -265,6 +266,7 @@ int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 /* placement.c */
 void mf__placement_start(struct mf_session *s);
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns); /* the monitor's thread, each tick */
+void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
 void mf__placement_stop(struct mf_session *s);
 void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 /* On a reader's thread: do as the session has decided. false: another must take its place. */

@@ -2620,6 +2620,7 @@ struct mf_session {
         uint64_t requests;                   /* of all readers at the last look */
         uint32_t long_looks;                 /* in a row at which others kept readers waiting */
         uint64_t window_ns, ran_ns, idle_ns; /* since when idle time is looked at; readers ran since; at its start */
+        uint64_t window_turns;               /* of the readers since */
         bool crowded;
     } place;
 
@@ -2687,6 +2688,7 @@ int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 /* placement.c */
 void mf__placement_start(struct mf_session *s);
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns); /* the monitor's thread, each tick */
+void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
 void mf__placement_stop(struct mf_session *s);
 void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 /* On a reader's thread: do as the session has decided. false: another must take its place. */
@@ -7166,7 +7168,7 @@ static bool session_monitor_grow(struct mf_session *s, struct mf__crew *c)
     return r != NULL;
 }
 
-static void begin_window(struct mf__crew *c)
+static void session_monitor_begin_window(struct mf__crew *c)
 {
     c->ticks = 0;
     c->served = 0;
@@ -7186,7 +7188,7 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
         let_go(s, c, members - spare > c->base ? members - spare : c->base);
     if (c->window > MF__CREW_WINDOW)
         c->window -= c->window / 8;
-    begin_window(c);
+    session_monitor_begin_window(c);
 }
 
 /*
@@ -7297,7 +7299,7 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
             continue;
         if (c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */
-        begin_window(c);
+        session_monitor_begin_window(c);
         return OTHER;
     }
     if (v.free < c->least_free)
@@ -7365,6 +7367,7 @@ static void *monitor_main(void *arg)
         quiet = most == QUIET ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS) {
             monitor_sleep(s);
+            mf__placement_resume(s);
             quiet = 0;
             last = mf__now_ns();
         }
@@ -7702,7 +7705,7 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
  * A ring is fast because client and reader take turns on one CPU. A server that runs in a scheduling group of its
  * own (a session, with autogroup) loses that: at each answer the scheduler finds another CPU idle and moves the
  * client there. It leaves the client where it is if the reader counts for nothing: class SCHED_IDLE, and the
- * group at nice 10. On a machine that is busy with other things the same would starve the server. So readers
+ * group at nice 15. On a machine that is busy with other things the same would starve the server. So readers
  * yield like that only as long as they are not kept waiting: the time that a thread was ready to run and did not
  * is in its schedstat, and more than LONG_WAIT_NS for each request ends it within some tens of milliseconds. Where the
  * monitor has no priority it may be kept waiting, too: that says the same. So does
@@ -7736,7 +7739,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
-#define GROUP_NICE 10 /* more brings nothing more, and takes from the program's other threads */
+#define GROUP_NICE 15 /* at 10, eight clients drift into a pattern of one request per turn; more brings nothing more */
 #define GROUP_NICE_UNWATCHED 5
 #define LOOK_NS 16000000u   /* between two looks */
 #define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
@@ -7745,6 +7748,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define ENOUGH_TURNS 16u    /* below this a window says nothing */
 #define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
+#define RESTORE_TRIES 40         /* of 5 ms: twice as long as the kernel may refuse it */
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
 
 static _Atomic(struct mf_session *) autogroup_owner; /* one session of the process may set the group's nice */
@@ -7879,27 +7883,6 @@ static void rouse(struct mf_session *s)
     }
 }
 
-/* On the monitor's thread, before it watches. Threads that it makes do not inherit its class. */
-void mf__placement_start(struct mf_session *s)
-{
-    struct sched_param first = { .sched_priority = 1 };
-
-    if (!s->ring_count || s->ring_count != s->ring_queues || s->opts.placement != MF_PLACEMENT_AUTO)
-        return;
-    s->place.hold_ns = HOLD_NS;
-    s->place.group_nice = s->place.nice_now = group_nice();
-    s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
-    s->place.looked_ns = mf__now_ns();
-    if (s->place.watchful || ordinary_share())
-        session_placement_set_mode(s, MF__PLACE_YIELDING);
-}
-
-void mf__placement_stop(struct mf_session *s)
-{
-    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
-        session_placement_set_mode(s, MF__PLACE_PLAIN);
-}
-
 /* Ready to run, and not once on a CPU since the last look: that is not in its schedstat yet. */
 static bool starved(const struct mf__reader *r, uint64_t count)
 {
@@ -7959,25 +7942,30 @@ static uint64_t idle_time(void)
     return (idle + iowait) * (MF_SECOND / (hertz > 0 ? (uint64_t)hertz : 100));
 }
 
+static void session_placement_begin_window(struct mf_session *s, uint64_t now_ns)
+{
+    s->place.window_ns = now_ns;
+    s->place.idle_ns = idle_time();
+    s->place.ran_ns = s->place.window_turns = 0;
+}
+
 /*
- * No CPU is idle, and the readers are not the reason: there the scheduler moves no client to an idle CPU, so that
- * nothing is to be had by yielding. Looked at over some looks, since idle time comes in steps.
+ * No CPU is idle, and the readers, who have work, are not the reason: there the scheduler moves no client to an idle
+ * CPU, so that nothing is to be had by yielding. Looked at over some looks, since idle time comes in steps.
  */
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
     uint64_t window = now_ns - s->place.window_ns;
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
-    uint64_t idle;
 
     s->place.ran_ns += w->ran;
+    s->place.window_turns += w->turns;
     if (window < WINDOW_NS)
         return s->place.crowded;
-    idle = idle_time();
-    s->place.crowded = idle - s->place.idle_ns < capacity / 20 && s->place.ran_ns < capacity * 3 / 10;
-    s->place.idle_ns = idle;
-    s->place.window_ns = now_ns;
-    s->place.ran_ns = 0;
+    s->place.crowded = s->place.window_turns > ENOUGH_TURNS && s->place.ran_ns < capacity * 3 / 10 &&
+                       idle_time() - s->place.idle_ns < capacity / 20;
+    session_placement_begin_window(s, now_ns);
     return s->place.crowded;
 }
 
@@ -8018,6 +8006,48 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     } else if (mode == MF__PLACE_PLAIN && !busy && s->place.long_looks == 0 && age > s->place.hold_ns &&
                w.turns > ENOUGH_TURNS) {
         session_placement_set_mode(s, MF__PLACE_YIELDING);
+    }
+}
+
+void mf__placement_resume(struct mf_session *s)
+{
+    struct waits w;
+
+    if (!atomic_load(&s->place_mode))
+        return;
+    look_at_waits(s, 0, &w);
+    s->place.looked_ns = mf__now_ns();
+    s->place.late_ns = s->place.long_looks = 0;
+    s->place.crowded = false;
+    session_placement_begin_window(s, s->place.looked_ns);
+}
+
+/* On the monitor's thread, before it watches. Threads that it makes do not inherit its class. */
+void mf__placement_start(struct mf_session *s)
+{
+    struct sched_param first = { .sched_priority = 1 };
+
+    if (!s->ring_count || s->ring_count != s->ring_queues || s->opts.placement != MF_PLACEMENT_AUTO)
+        return;
+    s->place.hold_ns = HOLD_NS;
+    s->place.group_nice = s->place.nice_now = group_nice();
+    s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
+    s->place.looked_ns = mf__now_ns();
+    session_placement_begin_window(s, s->place.looked_ns);
+    if (s->place.watchful || ordinary_share())
+        session_placement_set_mode(s, MF__PLACE_YIELDING);
+}
+
+/* The group outlives this process where it has others: it gets its value back although the kernel takes one at a time. */
+void mf__placement_stop(struct mf_session *s)
+{
+    const struct timespec nap = { .tv_nsec = 5000000 };
+
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
+        session_placement_set_mode(s, MF__PLACE_PLAIN);
+    for (int i = 0; i < RESTORE_TRIES && atomic_load(&autogroup_owner) == s; i++) {
+        nanosleep(&nap, NULL);
+        set_group_nice(s, s->place.group_nice);
     }
 }
 
@@ -8077,6 +8107,11 @@ void mf__placement_stop(struct mf_session *s)
     (void)s;
 }
 
+void mf__placement_resume(struct mf_session *s)
+{
+    (void)s;
+}
+
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
     (void)s;
@@ -8107,6 +8142,7 @@ bool mf__placement_fits(const struct mf__reader *r, bool ring)
 #undef LONG_LOOKS
 #undef LONG_WAIT_NS
 #undef LOOK_NS
+#undef RESTORE_TRIES
 #undef SCHED_IDLE
 #undef SCHED_RESET_ON_FORK
 #undef TRIAL_NS
