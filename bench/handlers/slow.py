@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import queue
 import stat
@@ -16,6 +17,7 @@ from manifuse import ROOT, Attr, Entry, InodeFS, Open, Reply, context
 SIZE = 64 << 10
 NAMES = ("fast", "sleep1ms", "sleep5ms", "sleep10ms-1in100", "foreign1ms", "wait", "compute200us", "never")
 FIRST = 2
+PR_SET_TIMERSLACK = 29
 
 
 class Slow(InodeFS):
@@ -87,4 +89,5 @@ class Slow(InodeFS):
 
 
 if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # threads inherit it; as in slow.c
     manifuse.main(Slow)

@@ -9,6 +9,7 @@
  */
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,6 +40,19 @@ struct view {
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
 };
+
+uint32_t mf__read_numbers(const char *text, uint64_t *out, uint32_t count)
+{
+    uint32_t n = 0;
+    char *end;
+
+    for (; n < count; n++, text = end) {
+        out[n] = strtoull(text, &end, 10);
+        if (end == text)
+            break;
+    }
+    return n;
+}
 
 int mf__read_text(const char *path, char *text, size_t room)
 {
@@ -74,11 +88,11 @@ bool mf__thread_sleeps(uint32_t tid)
 
 uint64_t mf__thread_ran_ns(uint32_t tid)
 {
-    unsigned long long ran = 0;
+    uint64_t ran = 0;
     char text[128];
 
     if (mf__thread_file(tid, "schedstat", text, sizeof(text)) == 0)
-        sscanf(text, "%llu", &ran);
+        (void)mf__read_numbers(text, &ran, 1);
     return ran;
 }
 

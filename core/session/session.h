@@ -260,6 +260,8 @@ void mf__reader_run(struct mf__reader *r); /* on the calling thread */
 bool mf__thread_sleeps(uint32_t tid);
 uint64_t mf__thread_ran_ns(uint32_t tid);
 int mf__read_text(const char *path, char *text, size_t room);
+/* Decimal numbers between white space, up to `count`; how many there were. */
+uint32_t mf__read_numbers(const char *text, uint64_t *out, uint32_t count);
 /* /proc/self/task/TID/NAME as text: 0 or -errno. */
 int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 

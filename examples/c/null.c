@@ -22,7 +22,7 @@
 #define MAKEABLE 256u
 #define FIRST_MADE (BIG + 1) /* node of c000 */
 
-static const char zeros[MAX_READ];
+static char zeros[MAX_READ]; /* not const: that would be 1 MiB of the file */
 static atomic_bool made[MAKEABLE];
 
 static uint64_t size_of(uint64_t node)
