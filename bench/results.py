@@ -106,6 +106,9 @@ def compare(t: Table, r: Requirement, op: str, clients: int) -> Data | None:
         "missed_by": max(0.0, minimum - ratio),
         "holds": ratio >= minimum,
     }
+    bare = t.best(t.rows(r.bare, r.session), op, clients)
+    if bare:
+        found["bare"], found["bare_ratio"] = bare["server"], paired_ratio(bare, theirs)
     if r.cheaper:
         ours_cost, theirs_cost = ours["server_cpu_s_per_gib"], theirs["server_cpu_s_per_gib"]
         found["cost_ratio"] = ours_cost / theirs_cost if theirs_cost else None
@@ -183,10 +186,17 @@ def op_table(t: Table, op: str) -> list[str]:
     return lines
 
 
+def out_of_reach(c: Data) -> str:
+    """Not even a loop without engine gets there."""
+    if c.get("bare_ratio") is None or c["bare_ratio"] >= c["minimum"]:
+        return ""
+    return f", out of reach: {c['bare']} is at {c['bare_ratio']:.2f}"
+
+
 def verdict(c: Data) -> str:
     parts = []
     if c["ratio"] < c["minimum"]:
-        parts.append(f"MISSED by {c['missed_by']:.2f}")
+        parts.append(f"MISSED by {c['missed_by']:.2f}" + out_of_reach(c))
     if c.get("cost_ratio") is not None and c["cost_ratio"] > 1.0:
         parts.append(f"MISSED: {c['cost_ratio']:.2f} times their CPU per GiB")
     return "; ".join(parts) or "holds"

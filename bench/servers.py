@@ -107,12 +107,16 @@ SERVERS = (
     Server("python-clones", "manifuse-python", "clones", PYTHON + DEVICE + CLONES),
     Server("python-auto", "manifuse-python", "auto", PYTHON + DEVICE, "as it comes"),
     on_ring("python-ring", "manifuse-python", "auto", PYTHON + RING, "as it comes"),
-    Server("python-8", "manifuse-python", "8 clones", PYTHON + DEVICE + " --readers 8", default=False),
+    Server("python-8", "manifuse-python", "8 clones", PYTHON + DEVICE + " --readers 8"),
+    on_ring("python-ring-1", "manifuse-python", "1 per ring", PYTHON + RING + " --readers 1"),
+    on_ring("python-ring-8", "manifuse-python", "8 per ring", PYTHON + RING + " --readers 8"),
     Server("go-1", "manifuse-go", "1", GO + DEVICE + ONE),
     Server("go-clones", "manifuse-go", "clones", GO + DEVICE + CLONES),
     Server("go-auto", "manifuse-go", "auto", GO + DEVICE, "as it comes"),
     on_ring("go-ring", "manifuse-go", "auto", GO + RING, "as it comes"),
-    Server("go-8", "manifuse-go", "8 clones", GO + DEVICE + " --readers 8", default=False),
+    Server("go-8", "manifuse-go", "8 clones", GO + DEVICE + " --readers 8"),
+    on_ring("go-ring-1", "manifuse-go", "1 per ring", GO + RING + " --readers 1"),
+    on_ring("go-ring-8", "manifuse-go", "8 per ring", GO + RING + " --readers 8"),
     # Peers.
     Server("libfuse-1", "libfuse", "1", LIBFUSE + " -s", "libfuse -s"),
     Server("libfuse-shared", "libfuse", "shared", LIBFUSE + SHARED, "pool limited to n threads"),
@@ -170,6 +174,7 @@ MAIN = (*FLOOR, *OURS, *PEERS, EXTRA)
 STREAMERS = ("responder-pinned", "responder-ring-yield", *OURS, *PEERS, EXTRA)
 LAYOUTS = ("responder-[1cs]*", "c-[1cs]*", "python-[1c]*", "go-[1c]*", "libfuse-[as]*")
 RINGS = ("responder-ring*", "*-ring", EXTRA)
+READERS = ("python-[18]", "python-ring-[18]", "go-[18]", "go-ring-[18]")
 
 SUITES = {
     "quick": Suite((Part(MAIN, CALLS, (1, 8)),), rounds=5, minutes=4),
@@ -182,9 +187,10 @@ SUITES = {
             Part(STREAMERS, STREAMS, (1, 8)),
             Part(STREAMERS, CHANGES, (1, 8)),
             Part(("c-ring", "responder-ring", "responder-ring-plain", EXTRA), CALLS, (1, 8), ("shared",)),
+            Part(READERS, OPS, (1, 8)),
         ),
         rounds=7,
-        minutes=12,
+        minutes=15,
     ),
     "everything": Suite(
         (

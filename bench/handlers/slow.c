@@ -228,7 +228,7 @@ int main(int argc, char **argv)
     sigset_t all, old;
 
     prctl(PR_SET_TIMERSLACK, 1); /* the kernel's 50 us are no part of what is measured */
-    sigfillset(&all); /* signals are the session's */
+    sigfillset(&all);            /* signals are the session's */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     if (pthread_create(&thread, NULL, answer_later, NULL))
         return 1;

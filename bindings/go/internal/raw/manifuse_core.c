@@ -2682,6 +2682,8 @@ void mf__reader_run(struct mf__reader *r); /* on the calling thread */
 bool mf__thread_sleeps(uint32_t tid);
 uint64_t mf__thread_ran_ns(uint32_t tid);
 int mf__read_text(const char *path, char *text, size_t room);
+/* Decimal numbers between white space, up to `count`; how many there were. */
+uint32_t mf__read_numbers(const char *text, uint64_t *out, uint32_t count);
 /* /proc/self/task/TID/NAME as text: 0 or -errno. */
 int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 
@@ -7012,6 +7014,19 @@ struct view {
     uint64_t rate;   /* of a tick */
 };
 
+uint32_t mf__read_numbers(const char *text, uint64_t *out, uint32_t count)
+{
+    uint32_t n = 0;
+    char *end;
+
+    for (; n < count; n++, text = end) {
+        out[n] = strtoull(text, &end, 10);
+        if (end == text)
+            break;
+    }
+    return n;
+}
+
 int mf__read_text(const char *path, char *text, size_t room)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -7046,11 +7061,11 @@ bool mf__thread_sleeps(uint32_t tid)
 
 uint64_t mf__thread_ran_ns(uint32_t tid)
 {
-    unsigned long long ran = 0;
+    uint64_t ran = 0;
     char text[128];
 
     if (mf__thread_file(tid, "schedstat", text, sizeof(text)) == 0)
-        sscanf(text, "%llu", &ran);
+        (void)mf__read_numbers(text, &ran, 1);
     return ran;
 }
 
@@ -7788,11 +7803,10 @@ static int wanted_nice(const struct mf_session *s)
 static int group_nice(void)
 {
     char text[64], *nice;
-    int value = 0;
 
-    if (mf__read_text("/proc/self/autogroup", text, sizeof(text)) == 0 && (nice = strstr(text, "nice ")))
-        sscanf(nice, "nice %d", &value);
-    return value;
+    if (mf__read_text("/proc/self/autogroup", text, sizeof(text)) < 0 || !(nice = strstr(text, "nice ")))
+        return 0;
+    return (int)strtol(nice + strlen("nice "), NULL, 10);
 }
 
 /* "cpu.weight" of 100, "cpu.shares" of 1024, and what is no group of its own have the share of any other process. */
@@ -7803,14 +7817,14 @@ static bool full_weight(const char *dir)
         unsigned usual;
     } weights[] = { { "cpu.weight", 100 }, { "cpu.shares", 1024 } };
     char path[512], text[32];
-    unsigned weight;
+    uint64_t weight;
 
     for (size_t i = 0; i < MF__ARRAY_SIZE(weights); i++) {
         int n = snprintf(path, sizeof(path), "%s/%s", dir, weights[i].file);
 
         if (n < 0 || (size_t)n >= sizeof(path))
             return false;
-        if (mf__read_text(path, text, sizeof(text)) == 0 && sscanf(text, "%u", &weight) == 1)
+        if (mf__read_text(path, text, sizeof(text)) == 0 && mf__read_numbers(text, &weight, 1) == 1)
             return weight >= weights[i].usual;
     }
     return true;
@@ -7905,26 +7919,26 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
         struct mf__crew *c = atomic_load(&r->crew);
-        unsigned long long ran, waited, count;
+        uint64_t at[3]; /* ns that it ran, ns that it waited to run, turns */
         char text[128];
 
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         if (!c || !c->ring)
             continue;
         if (mf__thread_file(atomic_load(&r->tid), "schedstat", text, sizeof(text)) < 0 ||
-            sscanf(text, "%llu %llu %llu", &ran, &waited, &count) != 3)
+            mf__read_numbers(text, at, 3) != 3)
             continue;
-        if (r->turns && starved(r, count)) {
+        if (r->turns && starved(r, at[2])) {
             w->ns += elapsed;
             w->turns += 1;
-        } else if (r->turns && count >= r->turns) {
-            w->ns += waited - r->waited_ns;
-            w->ran += ran - r->ran_ns;
-            w->turns += count - r->turns;
+        } else if (r->turns && at[2] >= r->turns) {
+            w->ns += at[1] - r->waited_ns;
+            w->ran += at[0] - r->ran_ns;
+            w->turns += at[2] - r->turns;
         }
-        r->ran_ns = ran;
-        r->waited_ns = waited;
-        r->turns = count;
+        r->ran_ns = at[0];
+        r->waited_ns = at[1];
+        r->turns = at[2];
     }
     w->requests = requests - s->place.requests;
     s->place.requests = requests;
@@ -7933,13 +7947,13 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
 /* ns since the start of the system in which CPUs had nothing to do, of all together. Waiting for a mount is iowait. */
 static uint64_t idle_time(void)
 {
-    unsigned long long idle = 0, iowait = 0;
+    uint64_t times[5] = { 0 }; /* user, nice, system, idle, iowait */
     long hertz = sysconf(_SC_CLK_TCK);
     char text[256];
 
-    if (mf__read_text("/proc/stat", text, sizeof(text)) == 0)
-        sscanf(text, "cpu %*u %*u %*u %llu %llu", &idle, &iowait);
-    return (idle + iowait) * (MF_SECOND / (hertz > 0 ? (uint64_t)hertz : 100));
+    if (mf__read_text("/proc/stat", text, sizeof(text)) == 0 && !strncmp(text, "cpu ", 4))
+        (void)mf__read_numbers(text + 4, times, MF__ARRAY_SIZE(times));
+    return (times[3] + times[4]) * (MF_SECOND / (hertz > 0 ? (uint64_t)hertz : 100));
 }
 
 static void session_placement_begin_window(struct mf_session *s, uint64_t now_ns)
