@@ -230,7 +230,8 @@ static int load_for_two_seconds(void *arg)
 Test(session_mount, eight_programs_for_two_seconds)
 {
     pid_t clients[8];
-    unsigned busy = 0;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned busy = 0, expected = cpus < 4 ? (unsigned)cpus : 4; /* more serve only where handlers wait */
 
     rig.opts.readers = 4;
     rig.opts.clone_fd = MF_CLONE_REQUIRE;
@@ -241,7 +242,7 @@ Test(session_mount, eight_programs_for_two_seconds)
         cr_expect_eq(site_end(clients[i]), 0, "client %d", i);
     for (uint32_t i = 0; i < 4; i++)
         busy += fs_stats(&rig, i).requests > 100;
-    cr_expect_eq(busy, 4, "%u of 4 readers served", busy);
+    cr_expect_geq(busy, expected, "%u of 4 readers served, not %u", busy, expected);
     end();
 }
 
