@@ -414,7 +414,8 @@ enum mf_log_level { MF_LOG_ERROR = 0, MF_LOG_WARNING = 1, MF_LOG_INFO = 2, MF_LO
 struct mf_session_opts {
     uint32_t size;             /**< sizeof(struct mf_session_opts) */
     uint32_t flags;            /**< MF_OPT_* */
-    uint32_t readers;          /**< reader threads, and over io_uring so many for each ring; 0 = automatic */
+    uint32_t readers;          /**< reader threads, and over io_uring so many for each ring; 0 = automatic. Of more than
+                                    there are CPUs the rest are parked until handlers wait */
     uint32_t clone_fd;         /**< enum mf_clone_mode */
     uint32_t uring;            /**< enum mf_uring_mode */
     uint32_t acl;              /**< enum mf_acl */
