@@ -407,7 +407,7 @@ static void *monitor_main(void *arg)
         if (late <= LATE_NS)
             tick_ns = most == FAST ? LONG_TICK_NS : TICK_NS;
         quiet = most == QUIET ? quiet + ticks : 0;
-        if (quiet >= QUIET_TICKS) {
+        if (quiet >= QUIET_TICKS && mf__placement_may_sleep(s)) {
             monitor_sleep(s);
             mf__placement_resume(s);
             quiet = 0;

@@ -49,11 +49,12 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 
 #define GROUP_NICE 15 /* at 10, eight clients drift into a pattern of one request per turn; more brings nothing more */
 #define GROUP_NICE_UNWATCHED 5
-#define LOOK_NS 16000000u   /* between two looks */
-#define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
-#define LONG_LOOKS 2u       /* in a row */
-#define WINDOW_NS 64000000u /* over which idle time is looked at */
-#define ENOUGH_TURNS 16u    /* below this a window says nothing */
+#define LOOK_NS 16000000u     /* between two looks */
+#define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
+#define LONG_WAKE_NS 2000000u /* in all, for a reader to get to run for the first request after a pause */
+#define LONG_LOOKS 2u         /* in a row */
+#define WINDOW_NS 64000000u   /* over which idle time is looked at */
+#define ENOUGH_TURNS 16u      /* below this a window says nothing */
 #define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
 #define RESTORE_TRIES 40         /* of 5 ms: twice as long as the kernel may refuse it */
@@ -287,6 +288,16 @@ static bool others_run(struct mf_session *s, const struct waits *w, uint64_t ela
     return s->place.long_looks >= LONG_LOOKS;
 }
 
+static void stop_yielding(struct mf_session *s, uint64_t age)
+{
+    if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
+        s->place.hold_ns *= 2;
+    else if (age > s->place.hold_ns)
+        s->place.hold_ns = HOLD_NS;
+    set_mode(s, MF__PLACE_PLAIN);
+    rouse(s);
+}
+
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
     uint32_t mode = atomic_load(&s->place_mode);
@@ -304,16 +315,23 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     set_group_nice(s, wanted_nice(s));
     s->place.looked_ns = now_ns;
     if (mode == MF__PLACE_YIELDING && busy) {
-        if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
-            s->place.hold_ns *= 2;
-        else if (age > s->place.hold_ns)
-            s->place.hold_ns = HOLD_NS;
-        set_mode(s, MF__PLACE_PLAIN);
-        rouse(s);
+        stop_yielding(s, age);
     } else if (mode == MF__PLACE_PLAIN && !busy && s->place.long_looks == 0 && age > s->place.hold_ns &&
                w.turns > ENOUGH_TURNS) {
         set_mode(s, MF__PLACE_YIELDING);
     }
+}
+
+bool mf__placement_may_sleep(struct mf_session *s)
+{
+    bool may = true;
+
+    for (uint32_t i = 0; may && i < atomic_load(&s->reader_count); i++) {
+        uint32_t tid = atomic_load(&s->readers[i]->tid);
+
+        may = !tid || mf__thread_sleeps(tid);
+    }
+    return may || atomic_load(&s->place_mode) != MF__PLACE_YIELDING;
 }
 
 void mf__placement_resume(struct mf_session *s)
@@ -323,6 +341,8 @@ void mf__placement_resume(struct mf_session *s)
     if (!atomic_load(&s->place_mode))
         return;
     look_at_waits(s, 0, &w);
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
+        stop_yielding(s, mf__now_ns() - s->place.since_ns);
     s->place.looked_ns = mf__now_ns();
     s->place.late_ns = s->place.long_looks = 0;
     s->place.crowded = false;
@@ -412,6 +432,12 @@ void mf__placement_start(struct mf_session *s)
 void mf__placement_stop(struct mf_session *s)
 {
     (void)s;
+}
+
+bool mf__placement_may_sleep(struct mf_session *s)
+{
+    (void)s;
+    return true;
 }
 
 void mf__placement_resume(struct mf_session *s)

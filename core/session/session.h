@@ -268,6 +268,8 @@ int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 /* placement.c */
 void mf__placement_start(struct mf_session *s);
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns); /* the monitor's thread, each tick */
+/* No reader that yields is kept from a CPU: it could not wake the monitor. */
+bool mf__placement_may_sleep(struct mf_session *s);
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
 void mf__placement_stop(struct mf_session *s);
 void mf__placement_describe(struct mf_session *s, char *text, size_t room);
