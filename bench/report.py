@@ -151,7 +151,7 @@ def requirements(found: list[Data]) -> list[str]:
     for c in found:
         rows.setdefault((c["about"], c["transport"], c["op"]), {})[c["clients"]] = requirement_cell(c)
     lines = [[*key, *(cells.get(n, "") for n in numbers)] for key, cells in rows.items()]
-    far = sum(bool(results.out_of_reach(c)) and not c["holds"] for c in found)
+    far = sum(bool(results.out_of_reach(c)) for c in found)
     return [
         f"{held} of {len(found)} hold. {far} of the others are out of reach on this machine: not even the best loop "
         "without engine, whose ratio is given, comes as far. A cell has the ratio and in parentheses what it must be; "
@@ -164,7 +164,7 @@ def requirements(found: list[Data]) -> list[str]:
 
 def requirement_cell(c: Data) -> str:
     text = f"{c['ratio']:.2f} ({c['minimum']:.2f})"
-    if results.out_of_reach(c) and not c["holds"]:
+    if results.out_of_reach(c):
         text += f", bare loop {c['bare_ratio']:.2f}"
     if c.get("cost_ratio") is not None and c["cost_ratio"] > 1.0:
         text += f", {c['cost_ratio']:.2f} times the CPU"

@@ -187,8 +187,8 @@ def op_table(t: Table, op: str) -> list[str]:
 
 
 def out_of_reach(c: Data) -> str:
-    """Not even a loop without engine gets there."""
-    if c.get("bare_ratio") is None or c["bare_ratio"] >= c["minimum"]:
+    """Missed, and not even a loop without engine gets there."""
+    if c["ratio"] >= c["minimum"] or c.get("bare_ratio") is None or c["bare_ratio"] >= c["minimum"]:
         return ""
     return f", out of reach: {c['bare']} is at {c['bare_ratio']:.2f}"
 

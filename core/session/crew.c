@@ -10,7 +10,7 @@
 
 /*
  * Readers that are there for good. The device beside rings carries FORGET and INTERRUPT only. More than CPUs would only
- * take turns while handlers return at once, and be woken for it: with 8 on 2 CPUs a quarter of the requests is lost.
+ * take turns while handlers return at once, and be woken for it: 8 on 2 CPUs serve a quarter less than one.
  */
 static uint32_t device_base(const struct mf_session *s)
 {

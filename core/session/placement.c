@@ -324,14 +324,24 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 
 bool mf__placement_may_sleep(struct mf_session *s)
 {
-    bool may = true;
-
-    for (uint32_t i = 0; may && i < atomic_load(&s->reader_count); i++) {
+    if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
+        return true;
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         uint32_t tid = atomic_load(&s->readers[i]->tid);
 
-        may = !tid || mf__thread_sleeps(tid);
+        if (tid && !mf__thread_sleeps(tid))
+            return false;
     }
-    return may || atomic_load(&s->place_mode) != MF__PLACE_YIELDING;
+    return true;
+}
+
+/* From now on; nothing that went before counts. */
+static void begin_looking(struct mf_session *s)
+{
+    s->place.looked_ns = mf__now_ns();
+    s->place.late_ns = s->place.long_looks = 0;
+    s->place.crowded = false;
+    begin_window(s, s->place.looked_ns);
 }
 
 void mf__placement_resume(struct mf_session *s)
@@ -343,10 +353,7 @@ void mf__placement_resume(struct mf_session *s)
     look_at_waits(s, 0, &w);
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
         stop_yielding(s, mf__now_ns() - s->place.since_ns);
-    s->place.looked_ns = mf__now_ns();
-    s->place.late_ns = s->place.long_looks = 0;
-    s->place.crowded = false;
-    begin_window(s, s->place.looked_ns);
+    begin_looking(s);
 }
 
 /* On the monitor's thread, before it watches. Threads that it makes do not inherit its class. */
@@ -359,8 +366,7 @@ void mf__placement_start(struct mf_session *s)
     s->place.hold_ns = HOLD_NS;
     s->place.group_nice = s->place.nice_now = group_nice();
     s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
-    s->place.looked_ns = mf__now_ns();
-    begin_window(s, s->place.looked_ns);
+    begin_looking(s);
     if (s->place.watchful || ordinary_share())
         set_mode(s, MF__PLACE_YIELDING);
 }

@@ -6479,7 +6479,7 @@ int mf_main(int argc, char **argv, const struct mf_ops *ops, void *user)
 
 /*
  * Readers that are there for good. The device beside rings carries FORGET and INTERRUPT only. More than CPUs would only
- * take turns while handlers return at once, and be woken for it: with 8 on 2 CPUs a quarter of the requests is lost.
+ * take turns while handlers return at once, and be woken for it: 8 on 2 CPUs serve a quarter less than one.
  */
 static uint32_t device_base(const struct mf_session *s)
 {
@@ -8040,14 +8040,24 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 
 bool mf__placement_may_sleep(struct mf_session *s)
 {
-    bool may = true;
-
-    for (uint32_t i = 0; may && i < atomic_load(&s->reader_count); i++) {
+    if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
+        return true;
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         uint32_t tid = atomic_load(&s->readers[i]->tid);
 
-        may = !tid || mf__thread_sleeps(tid);
+        if (tid && !mf__thread_sleeps(tid))
+            return false;
     }
-    return may || atomic_load(&s->place_mode) != MF__PLACE_YIELDING;
+    return true;
+}
+
+/* From now on; nothing that went before counts. */
+static void begin_looking(struct mf_session *s)
+{
+    s->place.looked_ns = mf__now_ns();
+    s->place.late_ns = s->place.long_looks = 0;
+    s->place.crowded = false;
+    session_placement_begin_window(s, s->place.looked_ns);
 }
 
 void mf__placement_resume(struct mf_session *s)
@@ -8059,10 +8069,7 @@ void mf__placement_resume(struct mf_session *s)
     look_at_waits(s, 0, &w);
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
         stop_yielding(s, mf__now_ns() - s->place.since_ns);
-    s->place.looked_ns = mf__now_ns();
-    s->place.late_ns = s->place.long_looks = 0;
-    s->place.crowded = false;
-    session_placement_begin_window(s, s->place.looked_ns);
+    begin_looking(s);
 }
 
 /* On the monitor's thread, before it watches. Threads that it makes do not inherit its class. */
@@ -8075,8 +8082,7 @@ void mf__placement_start(struct mf_session *s)
     s->place.hold_ns = HOLD_NS;
     s->place.group_nice = s->place.nice_now = group_nice();
     s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
-    s->place.looked_ns = mf__now_ns();
-    session_placement_begin_window(s, s->place.looked_ns);
+    begin_looking(s);
     if (s->place.watchful || ordinary_share())
         session_placement_set_mode(s, MF__PLACE_YIELDING);
 }
