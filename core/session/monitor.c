@@ -7,18 +7,14 @@
  * the crew gets one more all the same, so that a short request need not wait for the end of a long one. Where many
  * requests were served since the last look one such look says little, and two must agree.
  */
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "session/session.h"
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define MANY 16u          /* of a ring: an answer may be kept back until the next one is there */
+#define MANY 16u          /* of a millisecond: an answer may be kept back until the next one is there */
 #define MEAN_LOOKS 64     /* over which it is judged how many handlers wait */
 #define SLOW_LIMIT 24     /* one in so many: a follower that watches costs less than calling one each time */
 #define HOLD_TICKS 64u    /* before it is tried again, */
@@ -28,7 +24,9 @@
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
 #define WINDOW_MAX 8192u /* ticks */
 #define FAST_TICKS 16u
-#define LONG_TICK_NS (4 * TICK_NS) /* while all handlers return at once, and the monitor's own turns would be felt */
+#define THIN_TICKS 128u              /* a client that moves to another CPU may be back soon */
+#define STEADY_TICK_NS (4 * TICK_NS) /* while no handler takes long, or nothing comes, */
+#define FAST_TICK_NS (8 * TICK_NS)   /* and while many do not: the monitor's own turns would be felt */
 #define COMPUTING_TICKS 50u
 #define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
 #define LONGEST_TICK_NS 999000000u
@@ -40,61 +38,6 @@ struct view {
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
 };
-
-uint32_t mf__read_numbers(const char *text, uint64_t *out, uint32_t count)
-{
-    uint32_t n = 0;
-    char *end;
-
-    for (; n < count; n++, text = end) {
-        out[n] = strtoull(text, &end, 10);
-        if (end == text)
-            break;
-    }
-    return n;
-}
-
-int mf__read_text(const char *path, char *text, size_t room)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n;
-
-    if (fd < 0)
-        return -errno;
-    n = read(fd, text, room - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    return n > 0 ? 0 : -EIO;
-}
-
-int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room)
-{
-    char path[64];
-
-    snprintf(path, sizeof(path), "/proc/self/task/%u/%s", tid, name);
-    return mf__read_text(path, text, room);
-}
-
-bool mf__thread_sleeps(uint32_t tid)
-{
-    char text[256];
-    char *p;
-
-    if (mf__thread_file(tid, "stat", text, sizeof(text)) < 0)
-        return true;
-    p = strrchr(text, ')');
-    return !p || !p[1] || p[2] != 'R';
-}
-
-uint64_t mf__thread_ran_ns(uint32_t tid)
-{
-    uint64_t ran = 0;
-    char text[128];
-
-    if (mf__thread_file(tid, "schedstat", text, sizeof(text)) == 0)
-        (void)mf__read_numbers(text, &ran, 1);
-    return ran;
-}
 
 static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
 {
@@ -113,19 +56,36 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
     }
 }
 
-/* CPU time of a crew's members; *asleep: none of them runs or waits for a CPU. */
-static uint64_t time_on_cpu(struct mf_session *s, struct mf__crew *c, bool *asleep)
+/* In one and the same handler all the while: between two looks at it a reader may have gone to wait for requests. */
+static bool waits_in_handler(struct mf__reader *r)
 {
-    uint64_t sum = 0;
+    uint64_t requests = atomic_load(&r->stats.requests);
 
-    *asleep = true;
+    return atomic_load(&r->state) == MF__READER_BUSY && mf__task_sleeps(r) &&
+           atomic_load(&r->state) == MF__READER_BUSY && atomic_load(&r->stats.requests) == requests;
+}
+
+/* None of a crew's members runs, waits for a CPU, or could receive. */
+static bool all_wait(struct mf_session *s, struct mf__crew *c)
+{
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) != c)
-            continue;
-        sum += mf__thread_ran_ns(atomic_load(&r->tid));
-        *asleep = *asleep && mf__thread_sleeps(atomic_load(&r->tid));
+        if (atomic_load(&r->crew) == c && !waits_in_handler(r))
+            return false;
+    }
+    return true;
+}
+
+static uint64_t time_on_cpu(struct mf_session *s, struct mf__crew *c)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) == c)
+            sum += mf__task_ran_ns(r);
     }
     return sum;
 }
@@ -233,19 +193,28 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
     begin_window(c);
 }
 
+/* No handler that was timed of late took long. */
+static bool never_slow(const struct mf__crew *c)
+{
+    return c->slow_mean < MEAN_LOOKS;
+}
+
+/* And many requests come. */
+static bool fast(const struct mf__crew *c)
+{
+    return never_slow(c) && (c->ring ? atomic_load(&c->ring->batch) : c->fast_ticks >= FAST_TICKS);
+}
+
 /*
  * Many requests were served, which may have been those of one client while others wait behind handlers that wait.
  * All asleep at one look says little then, and costs: so not at each, and twice.
  */
 static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
 {
-    bool asleep;
-
     c->stuck_ticks = 0;
-    if (++c->busy_looks % LOOKS_BETWEEN)
+    if (fast(c) || ++c->busy_looks % LOOKS_BETWEEN)
         return 0;
-    time_on_cpu(s, c, &asleep);
-    c->asleep_looks = asleep ? c->asleep_looks + 1 : 0;
+    c->asleep_looks = all_wait(s, c) ? c->asleep_looks + 1 : 0;
     return c->asleep_looks > 1;
 }
 
@@ -253,7 +222,6 @@ static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
 static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
     uint64_t ran;
-    bool asleep;
 
     if (v->members < c->base)
         return 1;
@@ -263,9 +231,9 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
     }
     if (v->rate >= (uint64_t)FEW_PER_MEMBER * v->members)
         return lacking_though_fast(s, c);
-    ran = time_on_cpu(s, c, &asleep);
-    if (asleep) /* doubling: twenty clients in waiting handlers are served after a few ticks */
+    if (all_wait(s, c)) /* doubling: twenty clients in waiting handlers are served after a few ticks */
         return (v->members + 1) / 2;
+    ran = time_on_cpu(s, c);
     if (v->served || c->stuck_ticks++ == 0) {
         c->stuck_ticks = !v->served;
         c->ran_ns = ran;
@@ -299,22 +267,12 @@ static void set_batch(struct mf__crew *c, bool batch)
  * receives there submits what was held. While each request calls another reader they keep each other from their CPU,
  * and handlers seem to take long: so it is tried again, seldom where that was wrong.
  */
-static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
+static void judge_batch(struct mf__crew *c, bool many, bool few_slow)
 {
-    bool many = v->rate >= MANY, few_slow;
-
-    if (!c->ring)
-        return;
-    follow_mean(&c->timed_mean, &c->timed, v->timed);
-    follow_mean(&c->slow_mean, &c->slow, v->slow);
-    few_slow = c->slow_mean * SLOW_LIMIT <= c->timed_mean;
-    c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
-    c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
-    c->since += ticks;
     if (!atomic_load(&c->ring->batch)) {
         if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold))
             set_batch(c, true);
-    } else if (c->thin_ticks >= FAST_TICKS) {
+    } else if (c->thin_ticks >= THIN_TICKS) {
         set_batch(c, false);
     } else if (!few_slow && c->since >= FAST_TICKS) {
         c->hold = c->since < LONG_ENOUGH && c->hold < HOLD_MAX ? 2 * c->hold : HOLD_TICKS;
@@ -322,7 +280,31 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks
     }
 }
 
-enum found { QUIET, FAST, OTHER }; /* nothing came, and somebody would take what comes; handlers return at once */
+static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
+{
+    bool many = v->rate >= MANY, few_slow;
+
+    follow_mean(&c->timed_mean, &c->timed, v->timed);
+    follow_mean(&c->slow_mean, &c->slow, v->slow);
+    few_slow = c->slow_mean * SLOW_LIMIT <= c->timed_mean;
+    c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
+    c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
+    c->since += ticks;
+    if (c->ring)
+        judge_batch(c, many, few_slow);
+}
+
+/* Nothing came, and somebody would take what comes; handlers return at once; they do, and few are called; the rest. */
+enum found { QUIET, FAST, STEADY, OTHER };
+
+static enum found judge(const struct mf__crew *c, const struct view *v)
+{
+    if (v->served == 0 && v->free)
+        return QUIET;
+    if (fast(c) && !c->thin_ticks)
+        return FAST;
+    return never_slow(c) && (c->timed_mean || v->free) ? STEADY : OTHER;
+}
 
 static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
 {
@@ -350,9 +332,7 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
     c->ticks += ticks;
     if (c->ticks >= c->window)
         review(s, c, v.members);
-    if (v.served == 0 && v.free)
-        return QUIET;
-    return c->fast_ticks >= FAST_TICKS ? FAST : OTHER;
+    return judge(c, &v);
 }
 
 static void monitor_sleep(struct mf_session *s)
@@ -387,6 +367,9 @@ static uint64_t sleep_tick(uint64_t *tick_ns)
 
 static void *monitor_main(void *arg)
 {
+    static const uint64_t tick_for[] = {
+        [QUIET] = STEADY_TICK_NS, [FAST] = FAST_TICK_NS, [STEADY] = STEADY_TICK_NS, [OTHER] = TICK_NS
+    };
     struct mf_session *s = arg;
     uint64_t tick_ns = TICK_NS, last = mf__now_ns();
     uint32_t quiet = 0;
@@ -405,12 +388,13 @@ static void *monitor_main(void *arg)
             most = found > most ? found : most;
         }
         if (late <= LATE_NS)
-            tick_ns = most == FAST ? LONG_TICK_NS : TICK_NS;
+            tick_ns = tick_for[most];
         quiet = most == QUIET ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS && mf__placement_may_sleep(s)) {
             monitor_sleep(s);
             mf__placement_resume(s);
             quiet = 0;
+            tick_ns = TICK_NS;
             last = mf__now_ns();
         }
     }
@@ -444,5 +428,6 @@ void mf__monitor_stop(struct mf_session *s)
         pthread_join(s->monitor, NULL);
         s->monitor_on = false;
     }
+    mf__tasks_forget(s);
     mf__placement_stop(s);
 }

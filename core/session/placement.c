@@ -73,7 +73,7 @@ static void set_group_nice(struct mf_session *s, int nice)
     char text[16];
     int fd;
 
-    if (getsid(0) != getpid() || nice == s->place.nice_now)
+    if (nice == s->place.nice_now || getsid(0) != getpid())
         return;
     if (!atomic_compare_exchange_strong(&autogroup_owner, &none, s) && none != s)
         return;
@@ -192,9 +192,9 @@ static void rouse(struct mf_session *s)
 }
 
 /* Ready to run, and not once on a CPU since the last look: that is not in its schedstat yet. */
-static bool starved(const struct mf__reader *r, uint64_t count)
+static bool starved(struct mf__reader *r, uint64_t count)
 {
-    return count == r->turns && !mf__thread_sleeps(atomic_load(&r->tid));
+    return count == r->turns && !mf__task_sleeps(r);
 }
 
 struct waits {
@@ -213,14 +213,12 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
         struct mf__crew *c = atomic_load(&r->crew);
-        uint64_t at[3]; /* ns that it ran, ns that it waited to run, turns */
-        char text[128];
+        uint64_t at[3];
 
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         if (!c || !c->ring)
             continue;
-        if (mf__thread_file(atomic_load(&r->tid), "schedstat", text, sizeof(text)) < 0 ||
-            mf__read_numbers(text, at, 3) != 3)
+        if (mf__task_schedstat(r, at) < 0)
             continue;
         if (r->turns && starved(r, at[2])) {
             w->ns += elapsed;
@@ -250,10 +248,10 @@ static uint64_t idle_time(void)
     return (times[3] + times[4]) * (MF_SECOND / (hertz > 0 ? (uint64_t)hertz : 100));
 }
 
-static void begin_window(struct mf_session *s, uint64_t now_ns)
+static void begin_window(struct mf_session *s, uint64_t now_ns, uint64_t idle_ns)
 {
     s->place.window_ns = now_ns;
-    s->place.idle_ns = idle_time();
+    s->place.idle_ns = idle_ns;
     s->place.ran_ns = s->place.window_turns = 0;
 }
 
@@ -264,16 +262,19 @@ static void begin_window(struct mf_session *s, uint64_t now_ns)
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
     uint64_t window = now_ns - s->place.window_ns;
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    uint64_t capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
+    uint64_t capacity, idle_ns;
+    long cpus;
 
     s->place.ran_ns += w->ran;
     s->place.window_turns += w->turns;
     if (window < WINDOW_NS)
         return s->place.crowded;
+    idle_ns = idle_time();
+    cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     s->place.crowded = s->place.window_turns > ENOUGH_TURNS && s->place.ran_ns < capacity * 3 / 10 &&
-                       idle_time() - s->place.idle_ns < capacity / 20;
-    begin_window(s, now_ns);
+                       idle_ns - s->place.idle_ns < capacity / 20;
+    begin_window(s, now_ns, idle_ns);
     return s->place.crowded;
 }
 
@@ -327,9 +328,7 @@ bool mf__placement_may_sleep(struct mf_session *s)
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
         return true;
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
-        uint32_t tid = atomic_load(&s->readers[i]->tid);
-
-        if (tid && !mf__thread_sleeps(tid))
+        if (!mf__task_sleeps(s->readers[i]))
             return false;
     }
     return true;
@@ -341,7 +340,7 @@ static void begin_looking(struct mf_session *s)
     s->place.looked_ns = mf__now_ns();
     s->place.late_ns = s->place.long_looks = 0;
     s->place.crowded = false;
-    begin_window(s, s->place.looked_ns);
+    begin_window(s, s->place.looked_ns, idle_time());
 }
 
 void mf__placement_resume(struct mf_session *s)

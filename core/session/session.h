@@ -97,6 +97,14 @@ struct mf__counters {
 
 enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, MF__READER_PARKED, MF__READER_ENDED };
 
+/* Of a thread, in /proc; the monitor's own. */
+enum mf__task_file { MF__TASK_STAT, MF__TASK_SCHEDSTAT, MF__TASK_FILES };
+
+struct mf__task_files {
+    uint32_t tid;
+    int fd[MF__TASK_FILES]; /* -1: not open */
+};
+
 struct mf__reader {
     struct mf_session *session;
     struct mf__channel *ch;            /* its own endpoint of the device */
@@ -107,6 +115,7 @@ struct mf__reader {
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
+    struct mf__task_files files;
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */
     struct mf__slot *current; /* in a handler now; the reader's own thread only */
@@ -256,14 +265,15 @@ void mf__alive_drop(struct mf_session *s); /* the last one ends the session */
 int mf__helper_thread(pthread_t *out, const char *name, void *(*fn)(void *), void *arg);
 void mf__reader_run(struct mf__reader *r); /* on the calling thread */
 
-/* monitor.c: is the thread asleep, rather than running or waiting for a CPU? */
-bool mf__thread_sleeps(uint32_t tid);
-uint64_t mf__thread_ran_ns(uint32_t tid);
+/* tasks.c: what the system says of readers' threads; for the monitor's thread alone, but for the last one. */
+bool mf__task_sleeps(struct mf__reader *r); /* rather than runs or waits for a CPU; or it is gone */
+uint64_t mf__task_ran_ns(const struct mf__reader *r);
+/* ns that it ran, ns that it waited to run, how often it got to run. 0 or -errno. */
+int mf__task_schedstat(struct mf__reader *r, uint64_t at[3]);
+void mf__tasks_forget(struct mf_session *s); /* once there is no monitor */
 int mf__read_text(const char *path, char *text, size_t room);
 /* Decimal numbers between white space, up to `count`; how many there were. */
 uint32_t mf__read_numbers(const char *text, uint64_t *out, uint32_t count);
-/* /proc/self/task/TID/NAME as text: 0 or -errno. */
-int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 
 /* placement.c */
 void mf__placement_start(struct mf_session *s);

@@ -87,6 +87,8 @@ int mf__reader_new(struct mf_session *s, struct mf__channel *ch, struct mf__read
     r->ch = ch;
     r->fd = ch->fd;
     r->cpu = -1;
+    for (uint32_t i = 0; i < MF__TASK_FILES; i++)
+        r->files.fd[i] = -1;
     atomic_init(&r->rx, ch);
     r->index = atomic_load(&s->reader_count);
     r->foreign = calloc(1, sizeof(*r->foreign));

@@ -2520,6 +2520,14 @@ struct mf__counters {
 
 enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, MF__READER_PARKED, MF__READER_ENDED };
 
+/* Of a thread, in /proc; the monitor's own. */
+enum mf__task_file { MF__TASK_STAT, MF__TASK_SCHEDSTAT, MF__TASK_FILES };
+
+struct mf__task_files {
+    uint32_t tid;
+    int fd[MF__TASK_FILES]; /* -1: not open */
+};
+
 struct mf__reader {
     struct mf_session *session;
     struct mf__channel *ch;            /* its own endpoint of the device */
@@ -2530,6 +2538,7 @@ struct mf__reader {
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
+    struct mf__task_files files;
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */
     struct mf__slot *current; /* in a handler now; the reader's own thread only */
@@ -2679,14 +2688,15 @@ void mf__alive_drop(struct mf_session *s); /* the last one ends the session */
 int mf__helper_thread(pthread_t *out, const char *name, void *(*fn)(void *), void *arg);
 void mf__reader_run(struct mf__reader *r); /* on the calling thread */
 
-/* monitor.c: is the thread asleep, rather than running or waiting for a CPU? */
-bool mf__thread_sleeps(uint32_t tid);
-uint64_t mf__thread_ran_ns(uint32_t tid);
+/* tasks.c: what the system says of readers' threads; for the monitor's thread alone, but for the last one. */
+bool mf__task_sleeps(struct mf__reader *r); /* rather than runs or waits for a CPU; or it is gone */
+uint64_t mf__task_ran_ns(const struct mf__reader *r);
+/* ns that it ran, ns that it waited to run, how often it got to run. 0 or -errno. */
+int mf__task_schedstat(struct mf__reader *r, uint64_t at[3]);
+void mf__tasks_forget(struct mf_session *s); /* once there is no monitor */
 int mf__read_text(const char *path, char *text, size_t room);
 /* Decimal numbers between white space, up to `count`; how many there were. */
 uint32_t mf__read_numbers(const char *text, uint64_t *out, uint32_t count);
-/* /proc/self/task/TID/NAME as text: 0 or -errno. */
-int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room);
 
 /* placement.c */
 void mf__placement_start(struct mf_session *s);
@@ -7000,7 +7010,7 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define MANY 16u          /* of a ring: an answer may be kept back until the next one is there */
+#define MANY 16u          /* of a millisecond: an answer may be kept back until the next one is there */
 #define MEAN_LOOKS 64     /* over which it is judged how many handlers wait */
 #define SLOW_LIMIT 24     /* one in so many: a follower that watches costs less than calling one each time */
 #define HOLD_TICKS 64u    /* before it is tried again, */
@@ -7010,7 +7020,9 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
 #define WINDOW_MAX 8192u /* ticks */
 #define FAST_TICKS 16u
-#define LONG_TICK_NS (4 * TICK_NS) /* while all handlers return at once, and the monitor's own turns would be felt */
+#define THIN_TICKS 128u              /* a client that moves to another CPU may be back soon */
+#define STEADY_TICK_NS (4 * TICK_NS) /* while no handler takes long, or nothing comes, */
+#define FAST_TICK_NS (8 * TICK_NS)   /* and while many do not: the monitor's own turns would be felt */
 #define COMPUTING_TICKS 50u
 #define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
 #define LONGEST_TICK_NS 999000000u
@@ -7022,61 +7034,6 @@ struct view {
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
 };
-
-uint32_t mf__read_numbers(const char *text, uint64_t *out, uint32_t count)
-{
-    uint32_t n = 0;
-    char *end;
-
-    for (; n < count; n++, text = end) {
-        out[n] = strtoull(text, &end, 10);
-        if (end == text)
-            break;
-    }
-    return n;
-}
-
-int mf__read_text(const char *path, char *text, size_t room)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n;
-
-    if (fd < 0)
-        return -errno;
-    n = read(fd, text, room - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    return n > 0 ? 0 : -EIO;
-}
-
-int mf__thread_file(uint32_t tid, const char *name, char *text, size_t room)
-{
-    char path[64];
-
-    snprintf(path, sizeof(path), "/proc/self/task/%u/%s", tid, name);
-    return mf__read_text(path, text, room);
-}
-
-bool mf__thread_sleeps(uint32_t tid)
-{
-    char text[256];
-    char *p;
-
-    if (mf__thread_file(tid, "stat", text, sizeof(text)) < 0)
-        return true;
-    p = strrchr(text, ')');
-    return !p || !p[1] || p[2] != 'R';
-}
-
-uint64_t mf__thread_ran_ns(uint32_t tid)
-{
-    uint64_t ran = 0;
-    char text[128];
-
-    if (mf__thread_file(tid, "schedstat", text, sizeof(text)) == 0)
-        (void)mf__read_numbers(text, &ran, 1);
-    return ran;
-}
 
 static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
 {
@@ -7095,19 +7052,36 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
     }
 }
 
-/* CPU time of a crew's members; *asleep: none of them runs or waits for a CPU. */
-static uint64_t time_on_cpu(struct mf_session *s, struct mf__crew *c, bool *asleep)
+/* In one and the same handler all the while: between two looks at it a reader may have gone to wait for requests. */
+static bool waits_in_handler(struct mf__reader *r)
 {
-    uint64_t sum = 0;
+    uint64_t requests = atomic_load(&r->stats.requests);
 
-    *asleep = true;
+    return atomic_load(&r->state) == MF__READER_BUSY && mf__task_sleeps(r) &&
+           atomic_load(&r->state) == MF__READER_BUSY && atomic_load(&r->stats.requests) == requests;
+}
+
+/* None of a crew's members runs, waits for a CPU, or could receive. */
+static bool all_wait(struct mf_session *s, struct mf__crew *c)
+{
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) != c)
-            continue;
-        sum += mf__thread_ran_ns(atomic_load(&r->tid));
-        *asleep = *asleep && mf__thread_sleeps(atomic_load(&r->tid));
+        if (atomic_load(&r->crew) == c && !waits_in_handler(r))
+            return false;
+    }
+    return true;
+}
+
+static uint64_t time_on_cpu(struct mf_session *s, struct mf__crew *c)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) == c)
+            sum += mf__task_ran_ns(r);
     }
     return sum;
 }
@@ -7215,19 +7189,28 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
     session_monitor_begin_window(c);
 }
 
+/* No handler that was timed of late took long. */
+static bool never_slow(const struct mf__crew *c)
+{
+    return c->slow_mean < MEAN_LOOKS;
+}
+
+/* And many requests come. */
+static bool fast(const struct mf__crew *c)
+{
+    return never_slow(c) && (c->ring ? atomic_load(&c->ring->batch) : c->fast_ticks >= FAST_TICKS);
+}
+
 /*
  * Many requests were served, which may have been those of one client while others wait behind handlers that wait.
  * All asleep at one look says little then, and costs: so not at each, and twice.
  */
 static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
 {
-    bool asleep;
-
     c->stuck_ticks = 0;
-    if (++c->busy_looks % LOOKS_BETWEEN)
+    if (fast(c) || ++c->busy_looks % LOOKS_BETWEEN)
         return 0;
-    time_on_cpu(s, c, &asleep);
-    c->asleep_looks = asleep ? c->asleep_looks + 1 : 0;
+    c->asleep_looks = all_wait(s, c) ? c->asleep_looks + 1 : 0;
     return c->asleep_looks > 1;
 }
 
@@ -7235,7 +7218,6 @@ static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
 static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
     uint64_t ran;
-    bool asleep;
 
     if (v->members < c->base)
         return 1;
@@ -7245,9 +7227,9 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
     }
     if (v->rate >= (uint64_t)FEW_PER_MEMBER * v->members)
         return lacking_though_fast(s, c);
-    ran = time_on_cpu(s, c, &asleep);
-    if (asleep) /* doubling: twenty clients in waiting handlers are served after a few ticks */
+    if (all_wait(s, c)) /* doubling: twenty clients in waiting handlers are served after a few ticks */
         return (v->members + 1) / 2;
+    ran = time_on_cpu(s, c);
     if (v->served || c->stuck_ticks++ == 0) {
         c->stuck_ticks = !v->served;
         c->ran_ns = ran;
@@ -7281,22 +7263,12 @@ static void set_batch(struct mf__crew *c, bool batch)
  * receives there submits what was held. While each request calls another reader they keep each other from their CPU,
  * and handlers seem to take long: so it is tried again, seldom where that was wrong.
  */
-static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
+static void judge_batch(struct mf__crew *c, bool many, bool few_slow)
 {
-    bool many = v->rate >= MANY, few_slow;
-
-    if (!c->ring)
-        return;
-    follow_mean(&c->timed_mean, &c->timed, v->timed);
-    follow_mean(&c->slow_mean, &c->slow, v->slow);
-    few_slow = c->slow_mean * SLOW_LIMIT <= c->timed_mean;
-    c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
-    c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
-    c->since += ticks;
     if (!atomic_load(&c->ring->batch)) {
         if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold))
             set_batch(c, true);
-    } else if (c->thin_ticks >= FAST_TICKS) {
+    } else if (c->thin_ticks >= THIN_TICKS) {
         set_batch(c, false);
     } else if (!few_slow && c->since >= FAST_TICKS) {
         c->hold = c->since < LONG_ENOUGH && c->hold < HOLD_MAX ? 2 * c->hold : HOLD_TICKS;
@@ -7304,7 +7276,31 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks
     }
 }
 
-enum found { QUIET, FAST, OTHER }; /* nothing came, and somebody would take what comes; handlers return at once */
+static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
+{
+    bool many = v->rate >= MANY, few_slow;
+
+    follow_mean(&c->timed_mean, &c->timed, v->timed);
+    follow_mean(&c->slow_mean, &c->slow, v->slow);
+    few_slow = c->slow_mean * SLOW_LIMIT <= c->timed_mean;
+    c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
+    c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
+    c->since += ticks;
+    if (c->ring)
+        judge_batch(c, many, few_slow);
+}
+
+/* Nothing came, and somebody would take what comes; handlers return at once; they do, and few are called; the rest. */
+enum found { QUIET, FAST, STEADY, OTHER };
+
+static enum found judge(const struct mf__crew *c, const struct view *v)
+{
+    if (v->served == 0 && v->free)
+        return QUIET;
+    if (fast(c) && !c->thin_ticks)
+        return FAST;
+    return never_slow(c) && (c->timed_mean || v->free) ? STEADY : OTHER;
+}
 
 static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
 {
@@ -7332,9 +7328,7 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
     c->ticks += ticks;
     if (c->ticks >= c->window)
         review(s, c, v.members);
-    if (v.served == 0 && v.free)
-        return QUIET;
-    return c->fast_ticks >= FAST_TICKS ? FAST : OTHER;
+    return judge(c, &v);
 }
 
 static void monitor_sleep(struct mf_session *s)
@@ -7369,6 +7363,9 @@ static uint64_t sleep_tick(uint64_t *tick_ns)
 
 static void *monitor_main(void *arg)
 {
+    static const uint64_t tick_for[] = {
+        [QUIET] = STEADY_TICK_NS, [FAST] = FAST_TICK_NS, [STEADY] = STEADY_TICK_NS, [OTHER] = TICK_NS
+    };
     struct mf_session *s = arg;
     uint64_t tick_ns = TICK_NS, last = mf__now_ns();
     uint32_t quiet = 0;
@@ -7387,12 +7384,13 @@ static void *monitor_main(void *arg)
             most = found > most ? found : most;
         }
         if (late <= LATE_NS)
-            tick_ns = most == FAST ? LONG_TICK_NS : TICK_NS;
+            tick_ns = tick_for[most];
         quiet = most == QUIET ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS && mf__placement_may_sleep(s)) {
             monitor_sleep(s);
             mf__placement_resume(s);
             quiet = 0;
+            tick_ns = TICK_NS;
             last = mf__now_ns();
         }
     }
@@ -7426,22 +7424,25 @@ void mf__monitor_stop(struct mf_session *s)
         pthread_join(s->monitor, NULL);
         s->monitor_on = false;
     }
+    mf__tasks_forget(s);
     mf__placement_stop(s);
 }
 #undef COMPUTING_TICKS
 #undef FAST_TICKS
+#undef FAST_TICK_NS
 #undef FEW_PER_MEMBER
 #undef HOLD_MAX
 #undef HOLD_TICKS
 #undef LATE_NS
 #undef LONGEST_TICK_NS
 #undef LONG_ENOUGH
-#undef LONG_TICK_NS
 #undef LOOKS_BETWEEN
 #undef MANY
 #undef MEAN_LOOKS
 #undef QUIET_TICKS
 #undef SLOW_LIMIT
+#undef STEADY_TICK_NS
+#undef THIN_TICKS
 #undef TICK_NS
 #undef WINDOW_MAX
 
@@ -7789,7 +7790,7 @@ static void set_group_nice(struct mf_session *s, int nice)
     char text[16];
     int fd;
 
-    if (getsid(0) != getpid() || nice == s->place.nice_now)
+    if (nice == s->place.nice_now || getsid(0) != getpid())
         return;
     if (!atomic_compare_exchange_strong(&autogroup_owner, &none, s) && none != s)
         return;
@@ -7908,9 +7909,9 @@ static void rouse(struct mf_session *s)
 }
 
 /* Ready to run, and not once on a CPU since the last look: that is not in its schedstat yet. */
-static bool starved(const struct mf__reader *r, uint64_t count)
+static bool starved(struct mf__reader *r, uint64_t count)
 {
-    return count == r->turns && !mf__thread_sleeps(atomic_load(&r->tid));
+    return count == r->turns && !mf__task_sleeps(r);
 }
 
 struct waits {
@@ -7929,14 +7930,12 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
         struct mf__crew *c = atomic_load(&r->crew);
-        uint64_t at[3]; /* ns that it ran, ns that it waited to run, turns */
-        char text[128];
+        uint64_t at[3];
 
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         if (!c || !c->ring)
             continue;
-        if (mf__thread_file(atomic_load(&r->tid), "schedstat", text, sizeof(text)) < 0 ||
-            mf__read_numbers(text, at, 3) != 3)
+        if (mf__task_schedstat(r, at) < 0)
             continue;
         if (r->turns && starved(r, at[2])) {
             w->ns += elapsed;
@@ -7966,10 +7965,10 @@ static uint64_t idle_time(void)
     return (times[3] + times[4]) * (MF_SECOND / (hertz > 0 ? (uint64_t)hertz : 100));
 }
 
-static void session_placement_begin_window(struct mf_session *s, uint64_t now_ns)
+static void session_placement_begin_window(struct mf_session *s, uint64_t now_ns, uint64_t idle_ns)
 {
     s->place.window_ns = now_ns;
-    s->place.idle_ns = idle_time();
+    s->place.idle_ns = idle_ns;
     s->place.ran_ns = s->place.window_turns = 0;
 }
 
@@ -7980,16 +7979,19 @@ static void session_placement_begin_window(struct mf_session *s, uint64_t now_ns
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
     uint64_t window = now_ns - s->place.window_ns;
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    uint64_t capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
+    uint64_t capacity, idle_ns;
+    long cpus;
 
     s->place.ran_ns += w->ran;
     s->place.window_turns += w->turns;
     if (window < WINDOW_NS)
         return s->place.crowded;
+    idle_ns = idle_time();
+    cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     s->place.crowded = s->place.window_turns > ENOUGH_TURNS && s->place.ran_ns < capacity * 3 / 10 &&
-                       idle_time() - s->place.idle_ns < capacity / 20;
-    session_placement_begin_window(s, now_ns);
+                       idle_ns - s->place.idle_ns < capacity / 20;
+    session_placement_begin_window(s, now_ns, idle_ns);
     return s->place.crowded;
 }
 
@@ -8043,9 +8045,7 @@ bool mf__placement_may_sleep(struct mf_session *s)
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
         return true;
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
-        uint32_t tid = atomic_load(&s->readers[i]->tid);
-
-        if (tid && !mf__thread_sleeps(tid))
+        if (!mf__task_sleeps(s->readers[i]))
             return false;
     }
     return true;
@@ -8057,7 +8057,7 @@ static void begin_looking(struct mf_session *s)
     s->place.looked_ns = mf__now_ns();
     s->place.late_ns = s->place.long_looks = 0;
     s->place.crowded = false;
-    session_placement_begin_window(s, s->place.looked_ns);
+    session_placement_begin_window(s, s->place.looked_ns, idle_time());
 }
 
 void mf__placement_resume(struct mf_session *s)
@@ -9158,6 +9158,8 @@ int mf__reader_new(struct mf_session *s, struct mf__channel *ch, struct mf__read
     r->ch = ch;
     r->fd = ch->fd;
     r->cpu = -1;
+    for (uint32_t i = 0; i < MF__TASK_FILES; i++)
+        r->files.fd[i] = -1;
     atomic_init(&r->rx, ch);
     r->index = atomic_load(&s->reader_count);
     r->foreign = calloc(1, sizeof(*r->foreign));
@@ -9738,6 +9740,123 @@ void mf__release_kept(struct mf_session *s)
     mf__slots_each(s, release_one, NULL);
 }
 #undef AFTER_ABORT_NS
+
+/* ==== core/session/tasks.c ==== */
+/* SPDX-License-Identifier: MIT */
+/*
+ * tasks.c - what the system says of readers' threads, and text files of its own.
+ *
+ * The monitor reads the same few files many times a second, on a CPU that has just woken: opening one anew costs some
+ * 80 us there, reading one that is open 20. So those of the first readers stay open.
+ */
+
+
+#define KEPT_OPEN 32u /* readers: a machine of many CPUs shall keep its descriptors */
+
+uint32_t mf__read_numbers(const char *text, uint64_t *out, uint32_t count)
+{
+    uint32_t n = 0;
+    char *end;
+
+    for (; n < count; n++, text = end) {
+        out[n] = strtoull(text, &end, 10);
+        if (end == text)
+            break;
+    }
+    return n;
+}
+
+static int session_tasks_read_open(int fd, char *text, size_t room)
+{
+    ssize_t n = pread(fd, text, room - 1, 0);
+
+    text[n > 0 ? n : 0] = '\0';
+    return n > 0 ? 0 : -EIO;
+}
+
+int mf__read_text(const char *path, char *text, size_t room)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int rc;
+
+    if (fd < 0)
+        return -errno;
+    rc = session_tasks_read_open(fd, text, room);
+    close(fd);
+    return rc;
+}
+
+static void forget(struct mf__task_files *f)
+{
+    for (uint32_t i = 0; i < MF__TASK_FILES; i++) {
+        if (f->fd[i] >= 0)
+            close(f->fd[i]);
+        f->fd[i] = -1;
+    }
+}
+
+static int read_task_file(struct mf__reader *r, enum mf__task_file file, char *text, size_t room)
+{
+    static const char *const names[] = { [MF__TASK_STAT] = "stat", [MF__TASK_SCHEDSTAT] = "schedstat" };
+    uint32_t tid = atomic_load(&r->tid);
+    struct mf__task_files *f = &r->files;
+    char path[64];
+
+    if (!tid)
+        return -ESRCH;
+    if (f->tid != tid)
+        forget(f);
+    f->tid = tid;
+    snprintf(path, sizeof(path), "/proc/self/task/%u/%s", tid, names[file]);
+    if (r->index >= KEPT_OPEN)
+        return mf__read_text(path, text, room);
+    if (f->fd[file] < 0)
+        f->fd[file] = open(path, O_RDONLY | O_CLOEXEC);
+    return f->fd[file] < 0 ? -errno : session_tasks_read_open(f->fd[file], text, room);
+}
+
+void mf__tasks_forget(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        forget(&s->readers[i]->files);
+}
+
+bool mf__task_sleeps(struct mf__reader *r)
+{
+    char text[256];
+    char *p;
+
+    if (read_task_file(r, MF__TASK_STAT, text, sizeof(text)) < 0)
+        return true;
+    p = strrchr(text, ')');
+    return !p || !p[1] || p[2] != 'R';
+}
+
+int mf__task_schedstat(struct mf__reader *r, uint64_t at[3])
+{
+    char text[128];
+    int rc = read_task_file(r, MF__TASK_SCHEDSTAT, text, sizeof(text));
+
+    if (rc < 0)
+        return rc;
+    return mf__read_numbers(text, at, 3) == 3 ? 0 : -EIO;
+}
+
+uint64_t mf__task_ran_ns(const struct mf__reader *r)
+{
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    uint32_t tid = atomic_load(&r->tid);
+    clockid_t clock = (clockid_t)(~tid << 3 | 6u); /* as clock_getcpuclockid(3) makes it, for one thread */
+    struct timespec ran;
+
+    if (tid && clock_gettime(clock, &ran) == 0)
+        return (uint64_t)ran.tv_sec * MF_SECOND + (uint64_t)ran.tv_nsec;
+#else
+    (void)r;
+#endif
+    return 0;
+}
+#undef KEPT_OPEN
 
 /* ==== core/session/typed.c ==== */
 /* SPDX-License-Identifier: MIT */
@@ -12860,7 +12979,7 @@ static int read_all(struct mf_vkernel *vk, const struct mf__vk_file *f, uint64_t
     return 0;
 }
 
-static int read_open(struct mf_vkernel *vk, struct mf__vk_node *node, const struct mf__vk_file *f, void *buf,
+static int vkernel_file_read_open(struct mf_vkernel *vk, struct mf__vk_node *node, const struct mf__vk_file *f, void *buf,
                      uint64_t *length)
 {
     uint8_t *piece = malloc(mf__vk_max_read(vk));
@@ -12889,7 +13008,7 @@ int mf_client_read_file(struct mf_vkernel *vk, const char *path, void *buf, uint
     if (rc == 0)
         rc = mf__vk_open(vk, node.id, O_RDONLY | MF__VK_LARGEFILE, false, &f);
     if (rc == 0) {
-        rc = read_open(vk, &node, &f, buf, length);
+        rc = vkernel_file_read_open(vk, &node, &f, buf, length);
         closed = mf__vk_close(vk, &f);
         rc = rc < 0 ? rc : closed;
     }
