@@ -51,9 +51,11 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define GROUP_NICE_UNWATCHED 5
 #define LOOK_NS 16000000u     /* between two looks */
 #define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
+#define WAIT_PER_BYTE_NS 2u   /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
 #define LONG_WAKE_NS 2000000u /* in all, for a reader to get to run for the first request after a pause */
 #define LONG_LOOKS 2u         /* in a row */
 #define WINDOW_NS 64000000u   /* over which idle time is looked at */
+#define STREAM_BYTES 32768u   /* of a request, on the mean: its client's copying is what takes the CPUs */
 #define ENOUGH_TURNS 16u      /* below this a window says nothing */
 #define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
@@ -202,12 +204,13 @@ struct waits {
     uint64_t ran; /* ns */
     uint64_t turns;
     uint64_t requests;
+    uint64_t bytes; /* of requests and answers */
 };
 
 /* Of all ring readers within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    uint64_t requests = 0;
+    uint64_t requests = 0, bytes = 0;
 
     *w = (struct waits){ 0 };
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
@@ -216,6 +219,8 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         uint64_t at[3];
 
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
+        bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
+                 atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
         if (!c || !c->ring)
             continue;
         if (mf__task_schedstat(r, at) < 0)
@@ -233,7 +238,9 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         r->turns = at[2];
     }
     w->requests = requests - s->place.requests;
+    w->bytes = bytes - s->place.bytes;
     s->place.requests = requests;
+    s->place.bytes = bytes;
 }
 
 /* ns since the start of the system in which CPUs had nothing to do, of all together. Waiting for a mount is iowait. */
@@ -272,8 +279,8 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     idle_ns = idle_time();
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
-    s->place.crowded = s->place.window_turns > ENOUGH_TURNS && s->place.ran_ns < capacity * 3 / 10 &&
-                       idle_ns - s->place.idle_ns < capacity / 20;
+    s->place.crowded = w->bytes < w->requests * STREAM_BYTES && s->place.window_turns > ENOUGH_TURNS &&
+                       s->place.ran_ns < capacity * 3 / 10 && idle_ns - s->place.idle_ns < capacity / 20;
     begin_window(s, now_ns, idle_ns);
     return s->place.crowded;
 }
@@ -281,7 +288,8 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
 /* Others keep the readers, or the monitor itself, from a CPU. */
 static bool others_run(struct mf_session *s, const struct waits *w, uint64_t elapsed)
 {
-    bool waits = w->ns > (w->turns > ENOUGH_TURNS ? elapsed / 16 : elapsed / 2) && w->ns > w->requests * LONG_WAIT_NS;
+    uint64_t usual = w->requests * LONG_WAIT_NS + w->bytes * WAIT_PER_BYTE_NS;
+    bool waits = w->ns > (w->turns > ENOUGH_TURNS ? elapsed / 16 : elapsed / 2) && w->ns > usual;
     bool late = s->place.late_ns > elapsed / 2;
 
     s->place.late_ns = 0;
