@@ -188,9 +188,10 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
             return NULL;
     }
     if (c != r->settled) {
-        settle_on_cpu(r, reader_cpu(r, c));
+        r->home = reader_cpu(r, c);
         r->settled = c;
     }
+    settle_on_cpu(r, c->ring && mf__placement_apart(r->session) ? -1 : r->home);
     while (!mf__placement_apply(r, c->ring != NULL)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);

@@ -10,6 +10,9 @@
  * is in its schedstat, and more than LONG_WAIT_NS for each request ends it within some tens of milliseconds. Where the
  * monitor has no priority it may be kept waiting, too: that says the same. So does
  * a machine without an idle CPU, if the readers leave most of it to others.
+ *
+ * A stream that is read ahead is another matter: the client copies what it has got while the reader could bring the
+ * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -20,6 +23,7 @@
 #include <unistd.h>
 
 #include "session/session.h"
+#include "transport/ring.h"
 
 /* In words: where readers are bound to, and how they are scheduled now. */
 void mf__placement_describe(struct mf_session *s, char *text, size_t room)
@@ -35,6 +39,8 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
         how = "they yield to their clients, since the machine is quiet";
     else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
         how = "they do not yield, since the machine is busy";
+    else if (atomic_load(&s->place_mode) == MF__PLACE_APART)
+        how = "for now on any, apart from the clients that read streams";
     snprintf(text, room, "%s; %s", where, how);
 }
 
@@ -56,6 +62,9 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define LONG_LOOKS 2u         /* in a row */
 #define WINDOW_NS 64000000u   /* over which idle time is looked at */
 #define STREAM_BYTES 32768u   /* of a request, on the mean: its client's copying is what takes the CPUs */
+#define STREAM_REQUESTS 8u    /* between two looks */
+#define APART_NS MF_SECOND    /* before it is seen whether yielding would do */
+#define APART_LOOKS 3u        /* in a row */
 #define ENOUGH_TURNS 16u      /* below this a window says nothing */
 #define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
@@ -177,7 +186,9 @@ static void set_mode(struct mf_session *s, uint32_t mode)
     atomic_store(&s->place_mode, mode);
     set_group_nice(s, wanted_nice(s));
     mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
-             mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
+             mode == MF__PLACE_YIELDING ? "yield to their clients"
+             : mode == MF__PLACE_APART  ? "run apart from their clients"
+                                        : "run as others");
 }
 
 /* What is in SCHED_IDLE may not get to run, and so not to leave it. Where that is permitted it is done from here. */
@@ -204,13 +215,14 @@ struct waits {
     uint64_t ran; /* ns */
     uint64_t turns;
     uint64_t requests;
-    uint64_t bytes; /* of requests and answers */
+    uint64_t bytes;  /* of requests and answers */
+    uint64_t behind; /* requests that came while another one waited */
 };
 
 /* Of all ring readers within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    uint64_t requests = 0, bytes = 0;
+    uint64_t requests = 0, bytes = 0, behind = 0;
 
     *w = (struct waits){ 0 };
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
@@ -238,9 +250,13 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         r->turns = at[2];
     }
     w->requests = requests - s->place.requests;
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        behind += mf__ring_behind(s->rings[i]);
     w->bytes = bytes - s->place.bytes;
+    w->behind = behind - s->place.behind;
     s->place.requests = requests;
     s->place.bytes = bytes;
+    s->place.behind = behind;
 }
 
 /* ns since the start of the system in which CPUs had nothing to do, of all together. Waiting for a mount is iowait. */
@@ -262,9 +278,23 @@ static void begin_window(struct mf_session *s, uint64_t now_ns, uint64_t idle_ns
     s->place.ran_ns = s->place.window_turns = 0;
 }
 
+static bool streams(const struct waits *w)
+{
+    return w->requests >= STREAM_REQUESTS && w->bytes >= w->requests * STREAM_BYTES;
+}
+
+/* Requests of a stream wait for the CPU that their client has, and others are idle. */
+static bool better_apart(struct mf_session *s, const struct waits *w)
+{
+    bool apart = s->place.idle_cpu && streams(w) && w->behind > w->requests / 4 && w->ns > w->ran / 2;
+
+    s->place.apart_looks = apart ? s->place.apart_looks + 1 : 0;
+    return s->place.apart_looks >= APART_LOOKS;
+}
+
 /*
- * No CPU is idle, and the readers, who have work, are not the reason: there the scheduler moves no client to an idle
- * CPU, so that nothing is to be had by yielding. Looked at over some looks, since idle time comes in steps.
+ * No CPU is idle, and the readers, who have work, are not the reason, or copy what their clients stream: there the
+ * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since idle time comes in steps.
  */
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
@@ -279,9 +309,11 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     idle_ns = idle_time();
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
-    s->place.crowded = w->bytes < w->requests * STREAM_BYTES && s->place.window_turns > ENOUGH_TURNS &&
-                       s->place.ran_ns < capacity * 3 / 10 && idle_ns - s->place.idle_ns < capacity / 20;
-    begin_window(s, now_ns, idle_ns);
+    idle_ns -= s->place.idle_ns;
+    s->place.idle_cpu = idle_ns > capacity / 5;
+    s->place.crowded = s->place.window_turns > ENOUGH_TURNS && idle_ns < capacity / 20 &&
+                       (streams(w) || s->place.ran_ns < capacity * 3 / 10);
+    begin_window(s, now_ns, s->place.idle_ns + idle_ns);
     return s->place.crowded;
 }
 
@@ -325,6 +357,11 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     s->place.looked_ns = now_ns;
     if (mode == MF__PLACE_YIELDING && busy) {
         stop_yielding(s, age);
+    } else if (mode == MF__PLACE_YIELDING && better_apart(s, &w)) {
+        set_mode(s, MF__PLACE_APART);
+        rouse(s);
+    } else if (mode == MF__PLACE_APART && (age > APART_NS || !streams(&w))) {
+        set_mode(s, MF__PLACE_YIELDING);
     } else if (mode == MF__PLACE_PLAIN && !busy && s->place.long_looks == 0 && age > s->place.hold_ns &&
                w.turns > ENOUGH_TURNS) {
         set_mode(s, MF__PLACE_YIELDING);
@@ -346,8 +383,8 @@ bool mf__placement_may_sleep(struct mf_session *s)
 static void begin_looking(struct mf_session *s)
 {
     s->place.looked_ns = mf__now_ns();
-    s->place.late_ns = s->place.long_looks = 0;
-    s->place.crowded = false;
+    s->place.late_ns = s->place.long_looks = s->place.apart_looks = 0;
+    s->place.crowded = s->place.idle_cpu = false;
     begin_window(s, s->place.looked_ns, idle_time());
 }
 
@@ -360,6 +397,8 @@ void mf__placement_resume(struct mf_session *s)
     look_at_waits(s, 0, &w);
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
         stop_yielding(s, mf__now_ns() - s->place.since_ns);
+    if (atomic_load(&s->place_mode) == MF__PLACE_APART)
+        set_mode(s, MF__PLACE_YIELDING);
     begin_looking(s);
 }
 
@@ -420,6 +459,8 @@ bool mf__placement_apply(struct mf__reader *r, bool ring)
     uint32_t mode = wanted_mode(r, ring);
     struct sched_param param = { 0 };
 
+    if (mode == MF__PLACE_APART)
+        mode = MF__PLACE_PLAIN; /* for the scheduler's class */
     if (mode == r->place_mode || (mode == MF__PLACE_PLAIN && r->place_mode == MF__PLACE_NONE))
         return true;
     if (mode == MF__PLACE_YIELDING && atomic_load(&s->place.one_way) && spent_one_waits(s))

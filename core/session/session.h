@@ -111,6 +111,7 @@ struct mf__reader {
     struct mf__channel *_Atomic rx;    /* where it receives now: ch, or the ring of its crew */
     struct mf__crew *_Atomic crew;     /* NULL = parked */
     int32_t cpu;                       /* where it is bound; -1 = anywhere */
+    int32_t home;                      /* where it belongs by its crew */
     struct mf__crew *settled;          /* for which crew: the reader's own */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
@@ -139,7 +140,7 @@ struct mf__reader {
 /* ---- sessions ----------------------------------------------------------------------------------- */
 
 /* How ring readers are scheduled: see placement.c. */
-enum mf__place_mode { MF__PLACE_NONE, MF__PLACE_PLAIN, MF__PLACE_YIELDING };
+enum mf__place_mode { MF__PLACE_NONE, MF__PLACE_PLAIN, MF__PLACE_YIELDING, MF__PLACE_APART };
 
 enum mf__phase { MF__NEW, MF__READY, MF__RUNNING, MF__OVER };
 
@@ -204,11 +205,12 @@ struct mf_session {
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
         uint64_t looked_ns, late_ns;         /* the last look; how long the monitor itself was kept waiting since */
-        uint64_t requests, bytes;            /* of all readers at the last look */
+        uint64_t requests, bytes, behind;    /* of all readers at the last look */
         uint32_t long_looks;                 /* in a row at which others kept readers waiting */
         uint64_t window_ns, ran_ns, idle_ns; /* since when idle time is looked at; readers ran since; at its start */
         uint64_t window_turns;               /* of the readers since */
-        bool crowded;
+        uint32_t apart_looks;                /* in a row at which readers had better run apart */
+        bool crowded, idle_cpu;
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
@@ -281,6 +283,11 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 /* No reader that yields is kept from a CPU: it could not wake the monitor. */
 bool mf__placement_may_sleep(struct mf_session *s);
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
+/* Ring readers are bound to no CPU for now. */
+static inline bool mf__placement_apart(struct mf_session *s)
+{
+    return atomic_load_explicit(&s->place_mode, memory_order_relaxed) == MF__PLACE_APART;
+}
 void mf__placement_stop(struct mf_session *s);
 void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 /* On a reader's thread: do as the session has decided. false: another must take its place. */

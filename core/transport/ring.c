@@ -49,6 +49,8 @@ static bool claim_cqe(struct ring *r, struct mf__cqe *out)
             break;
     }
     TAKE_OVER(r);
+    if (head + 1 != atomic_load_explicit(r->cq_tail, memory_order_relaxed))
+        count_one(&r->counts.behind);
     return true;
 }
 

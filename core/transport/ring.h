@@ -62,6 +62,9 @@ struct mf__ring_counts {
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
 
+/* Requests that came while another one was there already, since it was made. */
+uint64_t mf__ring_behind(struct mf__channel *ch);
+
 /* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
 

@@ -41,7 +41,7 @@ struct entry {
 struct ring {
     struct mf__channel ch;
     struct {
-        _Atomic uint64_t requests, waits, batches, calls, blocked, nudges;
+        _Atomic uint64_t requests, behind, waits, batches, calls, blocked, nudges;
     } counts;
     struct mf__ring_opts opts;
     const struct mf__uring_sys *sys;

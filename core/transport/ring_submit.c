@@ -385,6 +385,11 @@ void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
     };
 }
 
+uint64_t mf__ring_behind(struct mf__channel *ch)
+{
+    return atomic_load_explicit(&ring_of(ch)->counts.behind, memory_order_relaxed);
+}
+
 int mf__ring_state(struct mf__channel *ch)
 {
     return atomic_load(&ring_of(ch)->state);

@@ -2376,6 +2376,9 @@ struct mf__ring_counts {
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
 
+/* Requests that came while another one was there already, since it was made. */
+uint64_t mf__ring_behind(struct mf__channel *ch);
+
 /* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
 
@@ -2534,6 +2537,7 @@ struct mf__reader {
     struct mf__channel *_Atomic rx;    /* where it receives now: ch, or the ring of its crew */
     struct mf__crew *_Atomic crew;     /* NULL = parked */
     int32_t cpu;                       /* where it is bound; -1 = anywhere */
+    int32_t home;                      /* where it belongs by its crew */
     struct mf__crew *settled;          /* for which crew: the reader's own */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
@@ -2562,7 +2566,7 @@ struct mf__reader {
 /* ---- sessions ----------------------------------------------------------------------------------- */
 
 /* How ring readers are scheduled: see placement.c. */
-enum mf__place_mode { MF__PLACE_NONE, MF__PLACE_PLAIN, MF__PLACE_YIELDING };
+enum mf__place_mode { MF__PLACE_NONE, MF__PLACE_PLAIN, MF__PLACE_YIELDING, MF__PLACE_APART };
 
 enum mf__phase { MF__NEW, MF__READY, MF__RUNNING, MF__OVER };
 
@@ -2627,11 +2631,12 @@ struct mf_session {
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
         uint64_t looked_ns, late_ns;         /* the last look; how long the monitor itself was kept waiting since */
-        uint64_t requests;                   /* of all readers at the last look */
+        uint64_t requests, bytes, behind;    /* of all readers at the last look */
         uint32_t long_looks;                 /* in a row at which others kept readers waiting */
         uint64_t window_ns, ran_ns, idle_ns; /* since when idle time is looked at; readers ran since; at its start */
         uint64_t window_turns;               /* of the readers since */
-        bool crowded;
+        uint32_t apart_looks;                /* in a row at which readers had better run apart */
+        bool crowded, idle_cpu;
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
@@ -2704,6 +2709,11 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 /* No reader that yields is kept from a CPU: it could not wake the monitor. */
 bool mf__placement_may_sleep(struct mf_session *s);
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
+/* Ring readers are bound to no CPU for now. */
+static inline bool mf__placement_apart(struct mf_session *s)
+{
+    return atomic_load_explicit(&s->place_mode, memory_order_relaxed) == MF__PLACE_APART;
+}
 void mf__placement_stop(struct mf_session *s);
 void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 /* On a reader's thread: do as the session has decided. false: another must take its place. */
@@ -6667,9 +6677,10 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
             return NULL;
     }
     if (c != r->settled) {
-        settle_on_cpu(r, reader_cpu(r, c));
+        r->home = reader_cpu(r, c);
         r->settled = c;
     }
+    settle_on_cpu(r, c->ring && mf__placement_apart(r->session) ? -1 : r->home);
     while (!mf__placement_apply(r, c->ring != NULL)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);
@@ -7735,6 +7746,9 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
  * is in its schedstat, and more than LONG_WAIT_NS for each request ends it within some tens of milliseconds. Where the
  * monitor has no priority it may be kept waiting, too: that says the same. So does
  * a machine without an idle CPU, if the readers leave most of it to others.
+ *
+ * A stream that is read ahead is another matter: the client copies what it has got while the reader could bring the
+ * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room.
  */
 
 
@@ -7752,6 +7766,8 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
         how = "they yield to their clients, since the machine is quiet";
     else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
         how = "they do not yield, since the machine is busy";
+    else if (atomic_load(&s->place_mode) == MF__PLACE_APART)
+        how = "for now on any, apart from the clients that read streams";
     snprintf(text, room, "%s; %s", where, how);
 }
 
@@ -7768,9 +7784,14 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define GROUP_NICE_UNWATCHED 5
 #define LOOK_NS 16000000u     /* between two looks */
 #define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
+#define WAIT_PER_BYTE_NS 2u   /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
 #define LONG_WAKE_NS 2000000u /* in all, for a reader to get to run for the first request after a pause */
 #define LONG_LOOKS 2u         /* in a row */
 #define WINDOW_NS 64000000u   /* over which idle time is looked at */
+#define STREAM_BYTES 32768u   /* of a request, on the mean: its client's copying is what takes the CPUs */
+#define STREAM_REQUESTS 8u    /* between two looks */
+#define APART_NS MF_SECOND    /* before it is seen whether yielding would do */
+#define APART_LOOKS 3u        /* in a row */
 #define ENOUGH_TURNS 16u      /* below this a window says nothing */
 #define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
@@ -7892,7 +7913,9 @@ static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
     atomic_store(&s->place_mode, mode);
     set_group_nice(s, wanted_nice(s));
     mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
-             mode == MF__PLACE_YIELDING ? "yield to their clients" : "run as others");
+             mode == MF__PLACE_YIELDING ? "yield to their clients"
+             : mode == MF__PLACE_APART  ? "run apart from their clients"
+                                        : "run as others");
 }
 
 /* What is in SCHED_IDLE may not get to run, and so not to leave it. Where that is permitted it is done from here. */
@@ -7919,12 +7942,14 @@ struct waits {
     uint64_t ran; /* ns */
     uint64_t turns;
     uint64_t requests;
+    uint64_t bytes;  /* of requests and answers */
+    uint64_t behind; /* requests that came while another one waited */
 };
 
 /* Of all ring readers within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    uint64_t requests = 0;
+    uint64_t requests = 0, bytes = 0, behind = 0;
 
     *w = (struct waits){ 0 };
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
@@ -7933,6 +7958,8 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         uint64_t at[3];
 
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
+        bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
+                 atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
         if (!c || !c->ring)
             continue;
         if (mf__task_schedstat(r, at) < 0)
@@ -7950,7 +7977,13 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         r->turns = at[2];
     }
     w->requests = requests - s->place.requests;
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        behind += mf__ring_behind(s->rings[i]);
+    w->bytes = bytes - s->place.bytes;
+    w->behind = behind - s->place.behind;
     s->place.requests = requests;
+    s->place.bytes = bytes;
+    s->place.behind = behind;
 }
 
 /* ns since the start of the system in which CPUs had nothing to do, of all together. Waiting for a mount is iowait. */
@@ -7972,9 +8005,23 @@ static void session_placement_begin_window(struct mf_session *s, uint64_t now_ns
     s->place.ran_ns = s->place.window_turns = 0;
 }
 
+static bool streams(const struct waits *w)
+{
+    return w->requests >= STREAM_REQUESTS && w->bytes >= w->requests * STREAM_BYTES;
+}
+
+/* Requests of a stream wait for the CPU that their client has, and others are idle. */
+static bool better_apart(struct mf_session *s, const struct waits *w)
+{
+    bool apart = s->place.idle_cpu && streams(w) && w->behind > w->requests / 4 && w->ns > w->ran / 2;
+
+    s->place.apart_looks = apart ? s->place.apart_looks + 1 : 0;
+    return s->place.apart_looks >= APART_LOOKS;
+}
+
 /*
- * No CPU is idle, and the readers, who have work, are not the reason: there the scheduler moves no client to an idle
- * CPU, so that nothing is to be had by yielding. Looked at over some looks, since idle time comes in steps.
+ * No CPU is idle, and the readers, who have work, are not the reason, or copy what their clients stream: there the
+ * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since idle time comes in steps.
  */
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
@@ -7989,16 +8036,19 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     idle_ns = idle_time();
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
-    s->place.crowded = s->place.window_turns > ENOUGH_TURNS && s->place.ran_ns < capacity * 3 / 10 &&
-                       idle_ns - s->place.idle_ns < capacity / 20;
-    session_placement_begin_window(s, now_ns, idle_ns);
+    idle_ns -= s->place.idle_ns;
+    s->place.idle_cpu = idle_ns > capacity / 5;
+    s->place.crowded = s->place.window_turns > ENOUGH_TURNS && idle_ns < capacity / 20 &&
+                       (streams(w) || s->place.ran_ns < capacity * 3 / 10);
+    session_placement_begin_window(s, now_ns, s->place.idle_ns + idle_ns);
     return s->place.crowded;
 }
 
 /* Others keep the readers, or the monitor itself, from a CPU. */
 static bool others_run(struct mf_session *s, const struct waits *w, uint64_t elapsed)
 {
-    bool waits = w->ns > (w->turns > ENOUGH_TURNS ? elapsed / 16 : elapsed / 2) && w->ns > w->requests * LONG_WAIT_NS;
+    uint64_t usual = w->requests * LONG_WAIT_NS + w->bytes * WAIT_PER_BYTE_NS;
+    bool waits = w->ns > (w->turns > ENOUGH_TURNS ? elapsed / 16 : elapsed / 2) && w->ns > usual;
     bool late = s->place.late_ns > elapsed / 2;
 
     s->place.late_ns = 0;
@@ -8034,6 +8084,11 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     s->place.looked_ns = now_ns;
     if (mode == MF__PLACE_YIELDING && busy) {
         stop_yielding(s, age);
+    } else if (mode == MF__PLACE_YIELDING && better_apart(s, &w)) {
+        session_placement_set_mode(s, MF__PLACE_APART);
+        rouse(s);
+    } else if (mode == MF__PLACE_APART && (age > APART_NS || !streams(&w))) {
+        session_placement_set_mode(s, MF__PLACE_YIELDING);
     } else if (mode == MF__PLACE_PLAIN && !busy && s->place.long_looks == 0 && age > s->place.hold_ns &&
                w.turns > ENOUGH_TURNS) {
         session_placement_set_mode(s, MF__PLACE_YIELDING);
@@ -8055,8 +8110,8 @@ bool mf__placement_may_sleep(struct mf_session *s)
 static void begin_looking(struct mf_session *s)
 {
     s->place.looked_ns = mf__now_ns();
-    s->place.late_ns = s->place.long_looks = 0;
-    s->place.crowded = false;
+    s->place.late_ns = s->place.long_looks = s->place.apart_looks = 0;
+    s->place.crowded = s->place.idle_cpu = false;
     session_placement_begin_window(s, s->place.looked_ns, idle_time());
 }
 
@@ -8069,6 +8124,8 @@ void mf__placement_resume(struct mf_session *s)
     look_at_waits(s, 0, &w);
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
         stop_yielding(s, mf__now_ns() - s->place.since_ns);
+    if (atomic_load(&s->place_mode) == MF__PLACE_APART)
+        session_placement_set_mode(s, MF__PLACE_YIELDING);
     begin_looking(s);
 }
 
@@ -8129,6 +8186,8 @@ bool mf__placement_apply(struct mf__reader *r, bool ring)
     uint32_t mode = wanted_mode(r, ring);
     struct sched_param param = { 0 };
 
+    if (mode == MF__PLACE_APART)
+        mode = MF__PLACE_PLAIN; /* for the scheduler's class */
     if (mode == r->place_mode || (mode == MF__PLACE_PLAIN && r->place_mode == MF__PLACE_NONE))
         return true;
     if (mode == MF__PLACE_YIELDING && atomic_load(&s->place.one_way) && spent_one_waits(s))
@@ -8189,6 +8248,8 @@ bool mf__placement_fits(const struct mf__reader *r, bool ring)
 }
 
 #endif
+#undef APART_LOOKS
+#undef APART_NS
 #undef ENOUGH_TURNS
 #undef GROUP_NICE
 #undef GROUP_NICE_UNWATCHED
@@ -8201,7 +8262,10 @@ bool mf__placement_fits(const struct mf__reader *r, bool ring)
 #undef RESTORE_TRIES
 #undef SCHED_IDLE
 #undef SCHED_RESET_ON_FORK
+#undef STREAM_BYTES
+#undef STREAM_REQUESTS
 #undef TRIAL_NS
+#undef WAIT_PER_BYTE_NS
 #undef WINDOW_NS
 
 /* ==== core/session/reader.c ==== */
@@ -10847,7 +10911,7 @@ struct entry {
 struct ring {
     struct mf__channel ch;
     struct {
-        _Atomic uint64_t requests, waits, batches, calls, blocked, nudges;
+        _Atomic uint64_t requests, behind, waits, batches, calls, blocked, nudges;
     } counts;
     struct mf__ring_opts opts;
     const struct mf__uring_sys *sys;
@@ -10971,6 +11035,8 @@ static bool claim_cqe(struct ring *r, struct mf__cqe *out)
             break;
     }
     TAKE_OVER(r);
+    if (head + 1 != atomic_load_explicit(r->cq_tail, memory_order_relaxed))
+        count_one(&r->counts.behind);
     return true;
 }
 
@@ -11864,6 +11930,11 @@ void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
         .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
         .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
     };
+}
+
+uint64_t mf__ring_behind(struct mf__channel *ch)
+{
+    return atomic_load_explicit(&ring_of(ch)->counts.behind, memory_order_relaxed);
 }
 
 int mf__ring_state(struct mf__channel *ch)
