@@ -38,6 +38,7 @@ struct mf__crew {
     uint32_t busy_looks, asleep_looks; /* all members in handlers; and asleep there, in a row */
     uint32_t fast_ticks;               /* in a row in which handlers returned at once */
     uint32_t thin_ticks;               /* in a row in which few requests came */
+    uint32_t calm_ticks;               /* in a row in which a member was free */
     uint64_t timed, slow;              /* handlers of its members, all in all */
     int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
     uint32_t since, hold;              /* ticks: since answers were last allowed to wait or not; before it is tried */

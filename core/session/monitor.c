@@ -27,6 +27,7 @@
 #define THIN_TICKS 128u              /* a client that moves to another CPU may be back soon */
 #define STEADY_TICK_NS (4 * TICK_NS) /* while no handler takes long, or nothing comes, */
 #define FAST_TICK_NS (8 * TICK_NS)   /* and while many do not: the monitor's own turns would be felt */
+#define CALM_TICKS 64u               /* then the crew seems to be large enough */
 #define COMPUTING_TICKS 50u
 #define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
 #define LONGEST_TICK_NS 999000000u
@@ -303,7 +304,9 @@ static enum found judge(const struct mf__crew *c, const struct view *v)
         return QUIET;
     if (fast(c) && !c->thin_ticks)
         return FAST;
-    return never_slow(c) && (c->timed_mean || v->free) ? STEADY : OTHER;
+    if (c->calm_ticks >= CALM_TICKS || (never_slow(c) && (c->timed_mean || v->free)))
+        return STEADY;
+    return OTHER;
 }
 
 static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
@@ -318,6 +321,7 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
     c->requests = v.requests;
     judge_speed(c, &v, ticks);
     more = lacking(s, c, &v);
+    c->calm_ticks = v.free && !more ? c->calm_ticks + ticks : 0;
     if (more) {
         while (more-- && grow(s, c))
             continue;

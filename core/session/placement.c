@@ -55,7 +55,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 
 #define GROUP_NICE 15 /* at 10, eight clients drift into a pattern of one request per turn; more brings nothing more */
 #define GROUP_NICE_UNWATCHED 5
-#define LOOK_NS 16000000u     /* between two looks */
+#define LOOK_NS 24000000u     /* between two looks */
 #define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
 #define WAIT_PER_BYTE_NS 2u   /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
 #define LONG_WAKE_NS 2000000u /* in all, for a reader to get to run for the first request after a pause */
@@ -63,6 +63,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define WINDOW_NS 64000000u   /* over which idle time is looked at */
 #define STREAM_BYTES 32768u   /* of a request, on the mean: its client's copying is what takes the CPUs */
 #define STREAM_REQUESTS 8u    /* between two looks */
+#define MANY_NUDGES 16u       /* between two looks: other threads wait for readers to send their answers */
 #define APART_NS MF_SECOND    /* before it is seen whether yielding would do */
 #define APART_LOOKS 3u        /* in a row */
 #define ENOUGH_TURNS 16u      /* below this a window says nothing */
@@ -217,12 +218,29 @@ struct waits {
     uint64_t requests;
     uint64_t bytes;  /* of requests and answers */
     uint64_t behind; /* requests that came while another one waited */
+    uint64_t nudges; /* of readers, for answers of foreign threads */
 };
+
+static void look_at_rings(struct mf_session *s, struct waits *w)
+{
+    struct mf__ring_counts n;
+    uint64_t behind = 0, nudges = 0;
+
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        mf__ring_counts(s->rings[i], &n);
+        behind += n.behind;
+        nudges += n.nudges;
+    }
+    w->behind = behind - s->place.behind;
+    w->nudges = nudges - s->place.nudges;
+    s->place.behind = behind;
+    s->place.nudges = nudges;
+}
 
 /* Of all ring readers within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    uint64_t requests = 0, bytes = 0, behind = 0;
+    uint64_t requests = 0, bytes = 0;
 
     *w = (struct waits){ 0 };
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
@@ -250,13 +268,9 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         r->turns = at[2];
     }
     w->requests = requests - s->place.requests;
-    for (uint32_t i = 0; i < s->ring_count; i++)
-        behind += mf__ring_behind(s->rings[i]);
     w->bytes = bytes - s->place.bytes;
-    w->behind = behind - s->place.behind;
     s->place.requests = requests;
     s->place.bytes = bytes;
-    s->place.behind = behind;
 }
 
 /* ns since the start of the system in which CPUs had nothing to do, of all together. Waiting for a mount is iowait. */
@@ -351,8 +365,9 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     if (!mode || elapsed < LOOK_NS)
         return;
     look_at_waits(s, elapsed, &w);
+    look_at_rings(s, &w);
     busy = others_run(s, &w, elapsed);
-    busy = crowded(s, &w, now_ns) || busy;
+    busy = crowded(s, &w, now_ns) || w.nudges >= MANY_NUDGES || busy;
     set_group_nice(s, wanted_nice(s));
     s->place.looked_ns = now_ns;
     if (mode == MF__PLACE_YIELDING && busy) {

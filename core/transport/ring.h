@@ -54,6 +54,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 /* What a ring has done since it was made. */
 struct mf__ring_counts {
     uint64_t requests; /* that came over it */
+    uint64_t behind;   /* of them, that were not the only one to be there */
     uint64_t waits;    /* for completions */
     uint64_t batches;  /* submissions of more than one answer */
     uint64_t calls;    /* of a follower, since a handler might wait */
@@ -61,9 +62,6 @@ struct mf__ring_counts {
     uint64_t nudges;   /* wake-ups for answers of foreign threads */
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
-
-/* Requests that came while another one was there already, since it was made. */
-uint64_t mf__ring_behind(struct mf__channel *ch);
 
 /* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);

@@ -377,17 +377,13 @@ void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
 
     *out = (struct mf__ring_counts){
         .requests = atomic_load_explicit(&r->counts.requests, memory_order_relaxed),
+        .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
         .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
         .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
         .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
         .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
         .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
     };
-}
-
-uint64_t mf__ring_behind(struct mf__channel *ch)
-{
-    return atomic_load_explicit(&ring_of(ch)->counts.behind, memory_order_relaxed);
 }
 
 int mf__ring_state(struct mf__channel *ch)

@@ -2368,6 +2368,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 /* What a ring has done since it was made. */
 struct mf__ring_counts {
     uint64_t requests; /* that came over it */
+    uint64_t behind;   /* of them, that were not the only one to be there */
     uint64_t waits;    /* for completions */
     uint64_t batches;  /* submissions of more than one answer */
     uint64_t calls;    /* of a follower, since a handler might wait */
@@ -2375,9 +2376,6 @@ struct mf__ring_counts {
     uint64_t nudges;   /* wake-ups for answers of foreign threads */
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
-
-/* Requests that came while another one was there already, since it was made. */
-uint64_t mf__ring_behind(struct mf__channel *ch);
 
 /* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
@@ -2416,6 +2414,7 @@ struct mf__crew {
     uint32_t busy_looks, asleep_looks; /* all members in handlers; and asleep there, in a row */
     uint32_t fast_ticks;               /* in a row in which handlers returned at once */
     uint32_t thin_ticks;               /* in a row in which few requests came */
+    uint32_t calm_ticks;               /* in a row in which a member was free */
     uint64_t timed, slow;              /* handlers of its members, all in all */
     int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
     uint32_t since, hold;              /* ticks: since answers were last allowed to wait or not; before it is tried */
@@ -2631,7 +2630,8 @@ struct mf_session {
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
         uint64_t looked_ns, late_ns;         /* the last look; how long the monitor itself was kept waiting since */
-        uint64_t requests, bytes, behind;    /* of all readers at the last look */
+        uint64_t requests, bytes;            /* of all readers at the last look */
+        uint64_t behind, nudges;             /* of all rings then */
         uint32_t long_looks;                 /* in a row at which others kept readers waiting */
         uint64_t window_ns, ran_ns, idle_ns; /* since when idle time is looked at; readers ran since; at its start */
         uint64_t window_turns;               /* of the readers since */
@@ -7034,6 +7034,7 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 #define THIN_TICKS 128u              /* a client that moves to another CPU may be back soon */
 #define STEADY_TICK_NS (4 * TICK_NS) /* while no handler takes long, or nothing comes, */
 #define FAST_TICK_NS (8 * TICK_NS)   /* and while many do not: the monitor's own turns would be felt */
+#define CALM_TICKS 64u               /* then the crew seems to be large enough */
 #define COMPUTING_TICKS 50u
 #define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
 #define LONGEST_TICK_NS 999000000u
@@ -7310,7 +7311,9 @@ static enum found judge(const struct mf__crew *c, const struct view *v)
         return QUIET;
     if (fast(c) && !c->thin_ticks)
         return FAST;
-    return never_slow(c) && (c->timed_mean || v->free) ? STEADY : OTHER;
+    if (c->calm_ticks >= CALM_TICKS || (never_slow(c) && (c->timed_mean || v->free)))
+        return STEADY;
+    return OTHER;
 }
 
 static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
@@ -7325,6 +7328,7 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
     c->requests = v.requests;
     judge_speed(c, &v, ticks);
     more = lacking(s, c, &v);
+    c->calm_ticks = v.free && !more ? c->calm_ticks + ticks : 0;
     if (more) {
         while (more-- && session_monitor_grow(s, c))
             continue;
@@ -7438,6 +7442,7 @@ void mf__monitor_stop(struct mf_session *s)
     mf__tasks_forget(s);
     mf__placement_stop(s);
 }
+#undef CALM_TICKS
 #undef COMPUTING_TICKS
 #undef FAST_TICKS
 #undef FAST_TICK_NS
@@ -7782,7 +7787,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 
 #define GROUP_NICE 15 /* at 10, eight clients drift into a pattern of one request per turn; more brings nothing more */
 #define GROUP_NICE_UNWATCHED 5
-#define LOOK_NS 16000000u     /* between two looks */
+#define LOOK_NS 24000000u     /* between two looks */
 #define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
 #define WAIT_PER_BYTE_NS 2u   /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
 #define LONG_WAKE_NS 2000000u /* in all, for a reader to get to run for the first request after a pause */
@@ -7790,6 +7795,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define WINDOW_NS 64000000u   /* over which idle time is looked at */
 #define STREAM_BYTES 32768u   /* of a request, on the mean: its client's copying is what takes the CPUs */
 #define STREAM_REQUESTS 8u    /* between two looks */
+#define MANY_NUDGES 16u       /* between two looks: other threads wait for readers to send their answers */
 #define APART_NS MF_SECOND    /* before it is seen whether yielding would do */
 #define APART_LOOKS 3u        /* in a row */
 #define ENOUGH_TURNS 16u      /* below this a window says nothing */
@@ -7944,12 +7950,29 @@ struct waits {
     uint64_t requests;
     uint64_t bytes;  /* of requests and answers */
     uint64_t behind; /* requests that came while another one waited */
+    uint64_t nudges; /* of readers, for answers of foreign threads */
 };
+
+static void look_at_rings(struct mf_session *s, struct waits *w)
+{
+    struct mf__ring_counts n;
+    uint64_t behind = 0, nudges = 0;
+
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        mf__ring_counts(s->rings[i], &n);
+        behind += n.behind;
+        nudges += n.nudges;
+    }
+    w->behind = behind - s->place.behind;
+    w->nudges = nudges - s->place.nudges;
+    s->place.behind = behind;
+    s->place.nudges = nudges;
+}
 
 /* Of all ring readers within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    uint64_t requests = 0, bytes = 0, behind = 0;
+    uint64_t requests = 0, bytes = 0;
 
     *w = (struct waits){ 0 };
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
@@ -7977,13 +8000,9 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         r->turns = at[2];
     }
     w->requests = requests - s->place.requests;
-    for (uint32_t i = 0; i < s->ring_count; i++)
-        behind += mf__ring_behind(s->rings[i]);
     w->bytes = bytes - s->place.bytes;
-    w->behind = behind - s->place.behind;
     s->place.requests = requests;
     s->place.bytes = bytes;
-    s->place.behind = behind;
 }
 
 /* ns since the start of the system in which CPUs had nothing to do, of all together. Waiting for a mount is iowait. */
@@ -8078,8 +8097,9 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     if (!mode || elapsed < LOOK_NS)
         return;
     look_at_waits(s, elapsed, &w);
+    look_at_rings(s, &w);
     busy = others_run(s, &w, elapsed);
-    busy = crowded(s, &w, now_ns) || busy;
+    busy = crowded(s, &w, now_ns) || w.nudges >= MANY_NUDGES || busy;
     set_group_nice(s, wanted_nice(s));
     s->place.looked_ns = now_ns;
     if (mode == MF__PLACE_YIELDING && busy) {
@@ -8259,6 +8279,7 @@ bool mf__placement_fits(const struct mf__reader *r, bool ring)
 #undef LONG_WAIT_NS
 #undef LONG_WAKE_NS
 #undef LOOK_NS
+#undef MANY_NUDGES
 #undef RESTORE_TRIES
 #undef SCHED_IDLE
 #undef SCHED_RESET_ON_FORK
@@ -11924,17 +11945,13 @@ void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
 
     *out = (struct mf__ring_counts){
         .requests = atomic_load_explicit(&r->counts.requests, memory_order_relaxed),
+        .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
         .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
         .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
         .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
         .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
         .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
     };
-}
-
-uint64_t mf__ring_behind(struct mf__channel *ch)
-{
-    return atomic_load_explicit(&ring_of(ch)->counts.behind, memory_order_relaxed);
 }
 
 int mf__ring_state(struct mf__channel *ch)
