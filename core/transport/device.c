@@ -11,6 +11,7 @@
 #define COPY_LIMIT 8192u
 
 #define HEADER_SIZE sizeof(struct fuse_out_header)
+#define SHORT_BODY (MF__BODY_LEAD - HEADER_SIZE)
 
 static int device_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
 {
@@ -37,6 +38,21 @@ static int written(ssize_t n)
     return n < 0 ? -errno : 0;
 }
 
+/* The body begins a page, its header ends another: the kernel looks up a single one where both lie in it. */
+static int send_short(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
+                      int n)
+{
+    uint8_t *head = io->body - MF__BODY_LEAD;
+    size_t at = HEADER_SIZE;
+
+    for (int i = 0; i < n; at += iov[i++].iov_len) {
+        if (iov[i].iov_len)
+            memcpy(head + at, iov[i].iov_base, iov[i].iov_len);
+    }
+    mf__put_header(head, at - HEADER_SIZE, error, unique);
+    return written(write(ch->fd, head, at));
+}
+
 static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
                        int n)
 {
@@ -44,9 +60,9 @@ static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t uniqu
     size_t body = mf__iov_length(iov, n);
     struct iovec all[8];
 
+    if (body <= SHORT_BODY)
+        return send_short(ch, io, unique, error, iov, n);
     mf__put_header(head, body, error, unique);
-    if (n == 0)
-        return written(write(ch->fd, head, HEADER_SIZE));
     if (n == 1 && body <= COPY_LIMIT && iov[0].iov_base != io->body)
         memcpy(io->body, iov[0].iov_base, body);
     else if (n != 1 || iov[0].iov_base != io->body)

@@ -18,11 +18,13 @@
 
 struct mf__channel;
 
+#define MF__BODY_LEAD 512u /* bytes */
+
 struct mf__io {
     struct mf__msg msg; /* the received message, by views */
     uint8_t *recv;      /* device: where a message is read to; WRITE's data fall on a page boundary */
     size_t recv_size;
-    uint8_t *body; /* where the body of the answer may be built; 16 bytes before it are the transport's */
+    uint8_t *body; /* where the body of the answer may be built; MF__BODY_LEAD before it are the transport's */
     size_t body_size;
     struct mf__channel *ch; /* where it was received, hence where it is answered */
     uint64_t commit_id;     /* ring: id to give back; 0 = nothing is in hand */

@@ -2156,11 +2156,13 @@ int64_t mf__put_notify_plain(void *dst, size_t room, int32_t code); /* RESEND, I
 
 struct mf__channel;
 
+#define MF__BODY_LEAD 512u /* bytes */
+
 struct mf__io {
     struct mf__msg msg; /* the received message, by views */
     uint8_t *recv;      /* device: where a message is read to; WRITE's data fall on a page boundary */
     size_t recv_size;
-    uint8_t *body; /* where the body of the answer may be built; 16 bytes before it are the transport's */
+    uint8_t *body; /* where the body of the answer may be built; MF__BODY_LEAD before it are the transport's */
     size_t body_size;
     struct mf__channel *ch; /* where it was received, hence where it is answered */
     uint64_t commit_id;     /* ring: id to give back; 0 = nothing is in hand */
@@ -10157,6 +10159,7 @@ uint64_t mf__connection_number(int fd)
 #define COPY_LIMIT 8192u
 
 #define HEADER_SIZE sizeof(struct fuse_out_header)
+#define SHORT_BODY (MF__BODY_LEAD - HEADER_SIZE)
 
 static int device_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
 {
@@ -10183,6 +10186,21 @@ static int written(ssize_t n)
     return n < 0 ? -errno : 0;
 }
 
+/* The body begins a page, its header ends another: the kernel looks up a single one where both lie in it. */
+static int send_short(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
+                      int n)
+{
+    uint8_t *head = io->body - MF__BODY_LEAD;
+    size_t at = HEADER_SIZE;
+
+    for (int i = 0; i < n; at += iov[i++].iov_len) {
+        if (iov[i].iov_len)
+            memcpy(head + at, iov[i].iov_base, iov[i].iov_len);
+    }
+    mf__put_header(head, at - HEADER_SIZE, error, unique);
+    return written(write(ch->fd, head, at));
+}
+
 static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
                        int n)
 {
@@ -10190,9 +10208,9 @@ static int device_send(struct mf__channel *ch, struct mf__io *io, uint64_t uniqu
     size_t body = mf__iov_length(iov, n);
     struct iovec all[8];
 
+    if (body <= SHORT_BODY)
+        return send_short(ch, io, unique, error, iov, n);
     mf__put_header(head, body, error, unique);
-    if (n == 0)
-        return written(write(ch->fd, head, HEADER_SIZE));
     if (n == 1 && body <= COPY_LIMIT && iov[0].iov_base != io->body)
         memcpy(io->body, iov[0].iov_base, body);
     else if (n != 1 || iov[0].iov_base != io->body)
@@ -10255,6 +10273,7 @@ int mf__device_channel(int fd, struct mf__channel **out)
 }
 #undef COPY_LIMIT
 #undef HEADER_SIZE
+#undef SHORT_BODY
 
 /* ==== core/transport/memory.c ==== */
 /* SPDX-License-Identifier: MIT */
