@@ -163,7 +163,7 @@ type ReaderStats struct {
 	Forgotten  uint64 // requests that were given back without an answer
 	Interrupts uint64
 	Ops        map[string]OpStats // by the operation's name, "LOOKUP"; those that were asked
-	Latency    [32]uint64         // [i]: answers that took at most 2^i ns and more than 2^(i-1); every sixteenth is timed
+	Latency    [32]uint64         // [i]: answers that took at most 2^i ns and more than 2^(i-1); every seventeenth is timed
 }
 
 // Stats counts what the readers did, by index. It may be called while they serve.

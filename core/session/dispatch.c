@@ -103,6 +103,7 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
 static void enter_handler(struct mf_session *s, struct mf__slot *slot)
 {
     uint64_t received_ns = slot->received_ns;
+    uint32_t opcode = slot->io.msg.hdr.opcode;
     struct mf_call *call = &slot->call;
     int32_t rc;
 
@@ -115,7 +116,7 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
     rc = run_handler(s, slot);
     if (received_ns)
-        mf__count_handler(mf__self, received_ns);
+        mf__count_handler(mf__self, opcode, received_ns);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
         settle(slot, slot->kept || rc == MF_ANSWER_LATER);
         return;

@@ -15,8 +15,8 @@
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define MANY 16u          /* of a millisecond: an answer may be kept back until the next one is there */
+#define RARE 256          /* one in so many */
 #define MEAN_LOOKS 64     /* over which it is judged how many handlers wait */
-#define SLOW_LIMIT 24     /* one in so many: a follower that watches costs less than calling one each time */
 #define HOLD_TICKS 64u    /* before it is tried again, */
 #define HOLD_MAX 8192u    /* at most, where it went wrong */
 #define LONG_ENOUGH 128u  /* then it did not */
@@ -194,16 +194,16 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
     begin_window(c);
 }
 
-/* No handler that was timed of late took long. */
+/* Of the handlers that were timed of late next to none took long. */
 static bool never_slow(const struct mf__crew *c)
 {
-    return c->slow_mean < MEAN_LOOKS;
+    return c->slow_mean * RARE <= c->timed_mean;
 }
 
 /* And many requests come. */
 static bool fast(const struct mf__crew *c)
 {
-    return never_slow(c) && (c->ring ? atomic_load(&c->ring->batch) : c->fast_ticks >= FAST_TICKS);
+    return never_slow(c) && (c->ring ? atomic_load(&c->ring->calling) == MF__CALL_NEVER : c->fast_ticks >= FAST_TICKS);
 }
 
 /*
@@ -250,16 +250,21 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
 static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
 {
     int64_t grown = now > *count ? (int64_t)(now - *count) : 0;
+    int64_t off = grown * 1024 - *mean;
 
     *count = now;
-    *mean += (grown * 1024 - *mean) / MEAN_LOOKS;
+    *mean += (off < 0 ? off - (MEAN_LOOKS - 1) : off) / MEAN_LOOKS; /* down to 0 */
 }
 
-static void set_batch(struct mf__crew *c, bool batch)
+static void set_calling(struct mf__crew *c, enum mf__calling calling)
 {
-    atomic_store(&c->ring->batch, batch);
-    c->since = c->fast_ticks = 0;
-    c->timed_mean = c->slow_mean = 0;
+    enum mf__calling before = atomic_load(&c->ring->calling);
+
+    atomic_store(&c->ring->calling, calling);
+    if (calling == MF__CALL_NEVER || before == MF__CALL_NEVER) {
+        c->since = c->fast_ticks = 0;
+        c->timed_mean = c->slow_mean = 0;
+    }
     c->ring->ops->wake(c->ring);
 }
 
@@ -268,16 +273,21 @@ static void set_batch(struct mf__crew *c, bool batch)
  * receives there submits what was held. While each request calls another reader they keep each other from their CPU,
  * and handlers seem to take long: so it is tried again, seldom where that was wrong.
  */
-static void judge_batch(struct mf__crew *c, bool many, bool few_slow)
+static void judge_calling(struct mf__crew *c, bool many, bool few_slow)
 {
-    if (!atomic_load(&c->ring->batch)) {
-        if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold))
-            set_batch(c, true);
-    } else if (c->thin_ticks >= THIN_TICKS) {
-        set_batch(c, false);
-    } else if (!few_slow && c->since >= FAST_TICKS) {
+    enum mf__calling now = atomic_load(&c->ring->calling);
+
+    if (now != MF__CALL_ALWAYS && c->thin_ticks >= THIN_TICKS) {
+        set_calling(c, MF__CALL_ALWAYS);
+    } else if (now == MF__CALL_NEVER) {
+        if (few_slow || c->since < FAST_TICKS)
+            return;
         c->hold = c->since < LONG_ENOUGH && c->hold < HOLD_MAX ? 2 * c->hold : HOLD_TICKS;
-        set_batch(c, false);
+        set_calling(c, MF__CALL_SLOW);
+    } else if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold)) {
+        set_calling(c, MF__CALL_NEVER);
+    } else if (many && now == MF__CALL_ALWAYS) {
+        set_calling(c, MF__CALL_SLOW);
     }
 }
 
@@ -287,12 +297,12 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks
 
     follow_mean(&c->timed_mean, &c->timed, v->timed);
     follow_mean(&c->slow_mean, &c->slow, v->slow);
-    few_slow = c->slow_mean * SLOW_LIMIT <= c->timed_mean;
+    few_slow = c->slow_mean * MF__SLOW_LIMIT <= c->timed_mean;
     c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
     c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
     c->since += ticks;
     if (c->ring)
-        judge_batch(c, many, few_slow);
+        judge_calling(c, many, few_slow);
 }
 
 /* Nothing came, and somebody would take what comes; handlers return at once; they do, and few are called; the rest. */
@@ -342,8 +352,8 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
 static void monitor_sleep(struct mf_session *s)
 {
     for (uint32_t i = 0; i < s->crew_count; i++) {
-        if (s->crews[i].ring && atomic_load(&s->crews[i].ring->batch))
-            set_batch(&s->crews[i], false); /* followers that watch may sleep, too */
+        if (s->crews[i].ring && atomic_load(&s->crews[i].ring->calling) != MF__CALL_ALWAYS)
+            set_calling(&s->crews[i], MF__CALL_ALWAYS); /* followers that watch may sleep, too */
     }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);

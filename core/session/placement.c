@@ -413,7 +413,7 @@ void mf__placement_resume(struct mf_session *s)
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
         stop_yielding(s, mf__now_ns() - s->place.since_ns);
     if (atomic_load(&s->place_mode) == MF__PLACE_APART)
-        set_mode(s, MF__PLACE_YIELDING);
+        s->place.since_ns = mf__now_ns(); /* what read a stream may go on with it */
     begin_looking(s);
 }
 

@@ -55,6 +55,11 @@ static void refused(void *user, int error)
         mf__ring_refuse(s->rings[i], error);
 }
 
+static bool may_wait(void *user, uint32_t opcode)
+{
+    return mf__op_may_wait(user, opcode);
+}
+
 static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, void *kernel)
 {
     uint32_t queues = sys->queues(kernel);
@@ -66,6 +71,7 @@ static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, voi
                                   .depth = MF__RING_DEPTH,
                                   .max_payload = payload_size(s),
                                   .refused = refused,
+                                  .may_wait = may_wait,
                                   .user = s };
     int rc = 0;
 

@@ -24,10 +24,11 @@
 #define MF__MAX_OUTSTANDING 65536u
 #define MF__DEFAULT_STOP_MS 10000u
 #define MF__HANDSHAKE_MS 10000
-#define MF__MIN_MINOR 31u /* oldest protocol that is served */
-#define MF__MINOR 45u     /* newest that is known */
-#define MF__LATENCY_SAMPLE 16u
+#define MF__MIN_MINOR 31u      /* oldest protocol that is served */
+#define MF__MINOR 45u          /* newest that is known */
+#define MF__LATENCY_SAMPLE 17u /* a prime, or of operations that take turns some would never be timed */
 #define MF__SLOW_NS 524288u
+#define MF__SLOW_LIMIT 24u    /* one in so many: a follower that watches costs less than calling one each time */
 #define MF__AUTO_READERS 64u  /* how many an automatic number may grow to */
 #define MF__CREW_WINDOW 128u  /* milliseconds without need before a crew shrinks, at first */
 #define MF__RING_DEPTH 64u    /* entries per queue; untouched ones cost 1 KiB */
@@ -152,10 +153,11 @@ struct mf_session {
     /* Changed seldom, read for each request: beside what else is. */
     _Atomic uint32_t stop; /* 1: readers leave */
     _Atomic uint32_t monitor_asleep;
-    _Atomic uint32_t place_mode; /* MF__PLACE_* */
-    _Atomic bool serialize;      /* one handler at a time, under `serial`: one reader was asked for */
-    bool takes_turns;            /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
-    struct mf_upcall_ops hooks;  /* reader_start, reader_end, destroy, interrupted */
+    _Atomic uint32_t place_mode;            /* MF__PLACE_* */
+    _Atomic bool serialize;                 /* one handler at a time, under `serial`: one reader was asked for */
+    _Atomic uint8_t slowness[MF_STATS_OPS]; /* of handlers that were timed: MF__SLOW_LIMIT up, or 1 down */
+    bool takes_turns;                       /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
+    struct mf_upcall_ops hooks;             /* reader_start, reader_end, destroy, interrupted */
     void *hooks_user;
     struct mf_ops typed;
     struct mf_session_opts opts;
@@ -342,7 +344,9 @@ int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, v
 /* stats.c */
 uint64_t mf__now_ns(void);
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot);
-void mf__count_handler(struct mf__reader *r, uint64_t received_ns); /* it has returned */
+void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns); /* it has returned */
+/* Has one in MF__SLOW_LIMIT handlers of this opcode, or more, been slow of late, or is that not known? */
+bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode);
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
 static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
 {

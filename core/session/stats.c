@@ -34,11 +34,34 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
         slot->received_ns = mf__now_ns();
 }
 
-void mf__count_handler(struct mf__reader *r, uint64_t received_ns)
+/* Several readers may write at once: then one of them does not count. */
+static void judge_op(struct mf_session *s, uint32_t opcode, bool slow)
 {
+    uint8_t before = atomic_load_explicit(&s->slowness[opcode], memory_order_relaxed);
+    uint8_t after = before < 2 ? 1 : before - 1;
+
+    if (slow)
+        after = before > MF__SLOW_LIMIT ? 2 * MF__SLOW_LIMIT : before + MF__SLOW_LIMIT;
+    if (after != before)
+        atomic_store_explicit(&s->slowness[opcode], after, memory_order_relaxed);
+}
+
+bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
+{
+    uint8_t slowness = opcode < MF_STATS_OPS ? atomic_load_explicit(&s->slowness[opcode], memory_order_relaxed) : 0;
+
+    return slowness == 0 || slowness > MF__SLOW_LIMIT;
+}
+
+void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns)
+{
+    bool slow = mf__now_ns() - received_ns > MF__SLOW_NS;
+
     mf__count(&r->stats.timed, 1);
-    if (mf__now_ns() - received_ns > MF__SLOW_NS)
+    if (slow)
         mf__count(&r->stats.slow, 1);
+    if (opcode < MF_STATS_OPS)
+        judge_op(r->session, opcode, slow);
 }
 
 static uint32_t bucket_of(uint64_t ns)
@@ -156,15 +179,15 @@ static int write_ring(struct mf_session *s, uint32_t ring, int fd)
     n = c->counts;
     if (ring < s->ring_count)
         mf__ring_counts(s->rings[ring], &n);
-    return write_line(fd, line,
-                      snprintf(line, sizeof(line),
-                               "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"waits\":%llu,\"batches\":%llu,"
-                               "\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
-                               ring, atomic_load(&c->members), (unsigned long long)n.requests,
-                               (unsigned long long)n.waits, (unsigned long long)n.batches, (unsigned long long)n.calls,
-                               (unsigned long long)n.blocked, (unsigned long long)n.nudges,
-                               (unsigned long long)atomic_load(&c->growths),
-                               (unsigned long long)atomic_load(&c->shrinks)));
+    return write_line(
+        fd, line,
+        snprintf(line, sizeof(line),
+                 "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"behind\":%llu,\"waits\":%llu,\"batches\":%llu,"
+                 "\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
+                 ring, atomic_load(&c->members), (unsigned long long)n.requests, (unsigned long long)n.behind,
+                 (unsigned long long)n.waits, (unsigned long long)n.batches, (unsigned long long)n.calls,
+                 (unsigned long long)n.blocked, (unsigned long long)n.nudges,
+                 (unsigned long long)atomic_load(&c->growths), (unsigned long long)atomic_load(&c->shrinks)));
 }
 
 int mf_session_write_stats(struct mf_session *s, int fd)

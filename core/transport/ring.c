@@ -15,7 +15,7 @@
  *
  * One thread at a time waits for completions, since the kernel would wake all who do for each. The others follow: one
  * of them is called when the first has taken a request whose handler may wait, or leaves. While handlers return at
- * once (batch) nobody is called, and one thread does it all; should a handler wait then, a follower finds out.
+ * once nobody is called, and one thread does it all; should a handler wait then, a follower finds out.
  *
  * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
  * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory
@@ -202,7 +202,7 @@ static int go_on_registering(struct ring *r)
  */
 static bool may_hold(struct ring *r)
 {
-    return atomic_load_explicit(&r->ch.batch, memory_order_relaxed) &&
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_NEVER &&
            atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
 }
 
@@ -261,6 +261,15 @@ static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
     spare->commit_id = 0;
 }
 
+static bool another_must_wait(struct ring *r, const struct mf__io *got)
+{
+    switch (atomic_load_explicit(&r->ch.calling, memory_order_relaxed)) {
+    case MF__CALL_ALWAYS: return true;
+    case MF__CALL_SLOW: return !r->opts.may_wait || r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
+    default: return false;
+    }
+}
+
 static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
 {
     struct ring *r = ring_of(ch);
@@ -278,7 +287,7 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
         else if (rc == 0 && may_wait(r))
             rc = await(r);
     } while (rc == 0);
-    if (rc < 0 || !atomic_load_explicit(&ch->batch, memory_order_relaxed))
+    if (rc < 0 || another_must_wait(r, spare))
         mf__ring_call(r);
     if (rc > 0)
         *got = spare;

@@ -264,11 +264,11 @@ static bool look_after(struct ring *r, struct watch *w)
     if (pthread_cond_timedwait(&r->called, &r->follow, &until) == 0)
         return false;
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
-    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
     if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting))) {
         count_one(&r->counts.blocked);
         return true;
     }
+    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
     w->head = head;
     return false;
 }
@@ -282,14 +282,14 @@ void mf__ring_follow(struct ring *r)
     pthread_mutex_lock(&r->follow);
     atomic_fetch_add(&r->followers, 1);
     while (r->calls == 0) {
-        bool batch = atomic_load(&r->ch.batch);
+        bool watch = atomic_load(&r->ch.calling) != MF__CALL_ALWAYS;
 
         if (!r->watched)
             w.mine = r->watched = true;
         /* Who gave up leading before he could see this one called nobody. */
-        if (!batch && !atomic_load(&r->led))
+        if (!watch && !atomic_load(&r->led))
             break;
-        if (!batch || !w.mine)
+        if (!watch || !w.mine)
             pthread_cond_wait(&r->called, &r->follow);
         else if (look_after(r, &w))
             break;

@@ -63,13 +63,20 @@ struct mf__transport {
     void (*close)(struct mf__channel *ch);
 };
 
+/* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
+enum mf__calling {
+    MF__CALL_ALWAYS,
+    MF__CALL_SLOW, /* such as waited of late; for the others somebody looks from time to time */
+    MF__CALL_NEVER /* they return at once, so an answer may also be kept back until the next one is there */
+};
+
 struct mf__channel {
     const struct mf__transport *ops;
-    _Atomic uint32_t refs; /* readers and unanswered requests: invariant 10 */
-    uint32_t index;        /* 0 = the first, n = the n-th made */
-    _Atomic bool batch;    /* ring: handlers return at once, so an answer may wait for the next */
-    int fd;                /* -1 = none */
-    void *impl;            /* the transport's own */
+    _Atomic uint32_t refs;    /* readers and unanswered requests: invariant 10 */
+    uint32_t index;           /* 0 = the first, n = the n-th made */
+    _Atomic uint32_t calling; /* enum mf__calling */
+    int fd;                   /* -1 = none */
+    void *impl;               /* the transport's own */
 };
 
 /* device.c: takes the descriptor over. */

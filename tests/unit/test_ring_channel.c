@@ -62,6 +62,15 @@ static void setup(void)
     sys.enter = failing_enter;
 }
 
+static _Atomic bool access_may_wait;
+
+static bool ask_may_wait(void *user, uint32_t opcode)
+{
+    (void)user;
+    cr_expect_eq(opcode, FUSE_ACCESS);
+    return atomic_load(&access_may_wait);
+}
+
 static void connect_with(uint32_t queues, uint32_t minor, bool agree)
 {
     struct mf_vkernel_opts k = { .size = sizeof(k), .queues = queues, .minor = minor };
@@ -71,6 +80,7 @@ static void connect_with(uint32_t queues, uint32_t minor, bool agree)
     if (agree)
         end_init(&p.end, FUSE_OVER_IO_URING);
     opts = (struct mf__ring_opts){ .sys = &sys,
+                                   .may_wait = ask_may_wait,
                                    .kernel = p.vk,
                                    .device = p.end.ch,
                                    .step = 1,
@@ -702,6 +712,35 @@ Test(ring_channel, while_one_is_busy_another_takes_what_comes)
     end_receivers(askers, 3);
 }
 
+/* Three handlers that wait; how often a follower had to find out. */
+static uint64_t found_out(bool expected)
+{
+    struct mf__ring_counts n;
+    struct asker askers[3];
+
+    atomic_store(&access_may_wait, expected);
+    start_receivers();
+    atomic_store(&ring->calling, MF__CALL_SLOW);
+    ring->ops->wake(ring); /* as who sets it does */
+    usleep(20000);
+    for (uint32_t i = 0; i < 3; i++)
+        ask_access(&askers[i]);
+    cr_expect(within(5000, 3), "%u of 3 requests were received", atomic_load(&in_hand));
+    mf__ring_counts(ring, &n);
+    end_receivers(askers, 3);
+    return n.blocked;
+}
+
+Test(ring_channel, before_handlers_that_may_wait_another_one_is_called)
+{
+    cr_expect_eq(found_out(true), 0);
+}
+
+Test(ring_channel, before_others_nobody_is_called_and_yet_nobody_held_up)
+{
+    cr_expect_eq(found_out(false), 2);
+}
+
 /* One after the other gets stuck, and nobody says so. */
 Test(ring_channel, followers_find_out_that_a_handler_waits)
 {
@@ -709,7 +748,7 @@ Test(ring_channel, followers_find_out_that_a_handler_waits)
     struct asker askers[3];
 
     start_receivers();
-    atomic_store(&ring->batch, true);
+    atomic_store(&ring->calling, MF__CALL_NEVER);
     ring->ops->wake(ring); /* as who sets it does */
     usleep(20000);
     for (uint32_t i = 0; i < 3; i++)
@@ -726,14 +765,14 @@ Test(ring_channel, while_handlers_return_at_once_one_does_it_all)
     struct asker askers[3];
 
     start_receivers();
-    atomic_store(&ring->batch, true);
+    atomic_store(&ring->calling, MF__CALL_NEVER);
     for (uint32_t i = 0; i < 3; i++)
         ask_access(&askers[i]);
     cr_expect(within(5000, 1));
     usleep(50000);
     cr_expect_eq(atomic_load(&in_hand), 1);
     /* This handler does not return at once. */
-    atomic_store(&ring->batch, false);
+    atomic_store(&ring->calling, MF__CALL_ALWAYS);
     ring->ops->wake(ring);
     cr_expect(within(5000, 3), "%u of 3 requests were received", atomic_load(&in_hand));
     end_receivers(askers, 3);

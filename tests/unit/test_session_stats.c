@@ -108,12 +108,12 @@ static uint64_t timed(uint32_t reader)
     return n;
 }
 
-FS_TEST(session_stats, every_sixteenth_request_is_timed)
+FS_TEST(session_stats, every_seventeenth_request_is_timed)
 {
     struct fuse_getattr_in in = { .fh = 0 };
 
     fs_step_init(&rig, 1);
-    for (int i = 0; i < 160; i++)
+    for (int i = 0; i < 170; i++)
         step_ask(FUSE_GETATTR, &in, sizeof(in));
     cr_expect_eq(timed(0), 10);
 }
@@ -144,7 +144,7 @@ FS_TEST(session_stats, latency_is_that_of_the_handler)
 
     rig.script = slow;
     fs_step_init(&rig, 1);
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; i < 17; i++)
         step_ask(FUSE_GETATTR, &in, sizeof(in));
     st = fs_stats(&rig, 0);
     for (int i = 0; i < 21; i++) /* 2^21 ns are 2.1 ms */

@@ -507,7 +507,7 @@ struct mf_reader_stats {
     uint64_t forgotten;  /**< handlers that returned without an answer */
     uint64_t interrupts; /**< INTERRUPT messages */
     struct mf_op_stats ops[MF_STATS_OPS];
-    uint64_t latency[MF_STATS_BUCKETS]; /**< time from receipt to answer; every sixteenth request is timed */
+    uint64_t latency[MF_STATS_BUCKETS]; /**< time from receipt to answer; every seventeenth request is timed */
 };
 
 #ifdef __cplusplus

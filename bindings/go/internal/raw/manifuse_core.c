@@ -550,7 +550,7 @@ struct mf_reader_stats {
     uint64_t forgotten;  /**< handlers that returned without an answer */
     uint64_t interrupts; /**< INTERRUPT messages */
     struct mf_op_stats ops[MF_STATS_OPS];
-    uint64_t latency[MF_STATS_BUCKETS]; /**< time from receipt to answer; every sixteenth request is timed */
+    uint64_t latency[MF_STATS_BUCKETS]; /**< time from receipt to answer; every seventeenth request is timed */
 };
 
 #ifdef __cplusplus
@@ -2201,13 +2201,20 @@ struct mf__transport {
     void (*close)(struct mf__channel *ch);
 };
 
+/* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
+enum mf__calling {
+    MF__CALL_ALWAYS,
+    MF__CALL_SLOW, /* such as waited of late; for the others somebody looks from time to time */
+    MF__CALL_NEVER /* they return at once, so an answer may also be kept back until the next one is there */
+};
+
 struct mf__channel {
     const struct mf__transport *ops;
-    _Atomic uint32_t refs; /* readers and unanswered requests: invariant 10 */
-    uint32_t index;        /* 0 = the first, n = the n-th made */
-    _Atomic bool batch;    /* ring: handlers return at once, so an answer may wait for the next */
-    int fd;                /* -1 = none */
-    void *impl;            /* the transport's own */
+    _Atomic uint32_t refs;    /* readers and unanswered requests: invariant 10 */
+    uint32_t index;           /* 0 = the first, n = the n-th made */
+    _Atomic uint32_t calling; /* enum mf__calling */
+    int fd;                   /* -1 = none */
+    void *impl;               /* the transport's own */
 };
 
 /* device.c: takes the descriptor over. */
@@ -2355,6 +2362,8 @@ struct mf__ring_opts {
     bool pool;                /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
     /* The kernel has taken the mount back to the device. Called on a thread that receives, with no lock held. */
     void (*refused)(void *user, int error);
+    /* May the handler of such a request wait? On the thread that received it; asked where MF__CALL_SLOW is in force. */
+    bool (*may_wait)(void *user, uint32_t opcode);
     void *user;
 };
 
@@ -2451,10 +2460,11 @@ void mf__monitor_wake(struct mf_session *s);
 #define MF__MAX_OUTSTANDING 65536u
 #define MF__DEFAULT_STOP_MS 10000u
 #define MF__HANDSHAKE_MS 10000
-#define MF__MIN_MINOR 31u /* oldest protocol that is served */
-#define MF__MINOR 45u     /* newest that is known */
-#define MF__LATENCY_SAMPLE 16u
+#define MF__MIN_MINOR 31u      /* oldest protocol that is served */
+#define MF__MINOR 45u          /* newest that is known */
+#define MF__LATENCY_SAMPLE 17u /* a prime, or of operations that take turns some would never be timed */
 #define MF__SLOW_NS 524288u
+#define MF__SLOW_LIMIT 24u    /* one in so many: a follower that watches costs less than calling one each time */
 #define MF__AUTO_READERS 64u  /* how many an automatic number may grow to */
 #define MF__CREW_WINDOW 128u  /* milliseconds without need before a crew shrinks, at first */
 #define MF__RING_DEPTH 64u    /* entries per queue; untouched ones cost 1 KiB */
@@ -2579,10 +2589,11 @@ struct mf_session {
     /* Changed seldom, read for each request: beside what else is. */
     _Atomic uint32_t stop; /* 1: readers leave */
     _Atomic uint32_t monitor_asleep;
-    _Atomic uint32_t place_mode; /* MF__PLACE_* */
-    _Atomic bool serialize;      /* one handler at a time, under `serial`: one reader was asked for */
-    bool takes_turns;            /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
-    struct mf_upcall_ops hooks;  /* reader_start, reader_end, destroy, interrupted */
+    _Atomic uint32_t place_mode;            /* MF__PLACE_* */
+    _Atomic bool serialize;                 /* one handler at a time, under `serial`: one reader was asked for */
+    _Atomic uint8_t slowness[MF_STATS_OPS]; /* of handlers that were timed: MF__SLOW_LIMIT up, or 1 down */
+    bool takes_turns;                       /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
+    struct mf_upcall_ops hooks;             /* reader_start, reader_end, destroy, interrupted */
     void *hooks_user;
     struct mf_ops typed;
     struct mf_session_opts opts;
@@ -2769,7 +2780,9 @@ int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, v
 /* stats.c */
 uint64_t mf__now_ns(void);
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot);
-void mf__count_handler(struct mf__reader *r, uint64_t received_ns); /* it has returned */
+void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns); /* it has returned */
+/* Has one in MF__SLOW_LIMIT handlers of this opcode, or more, been slow of late, or is that not known? */
+bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode);
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
 static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -6826,6 +6839,7 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
 static void enter_handler(struct mf_session *s, struct mf__slot *slot)
 {
     uint64_t received_ns = slot->received_ns;
+    uint32_t opcode = slot->io.msg.hdr.opcode;
     struct mf_call *call = &slot->call;
     int32_t rc;
 
@@ -6838,7 +6852,7 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
     rc = run_handler(s, slot);
     if (received_ns)
-        mf__count_handler(mf__self, received_ns);
+        mf__count_handler(mf__self, opcode, received_ns);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
         settle(slot, slot->kept || rc == MF_ANSWER_LATER);
         return;
@@ -7024,8 +7038,8 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define MANY 16u          /* of a millisecond: an answer may be kept back until the next one is there */
+#define RARE 256          /* one in so many */
 #define MEAN_LOOKS 64     /* over which it is judged how many handlers wait */
-#define SLOW_LIMIT 24     /* one in so many: a follower that watches costs less than calling one each time */
 #define HOLD_TICKS 64u    /* before it is tried again, */
 #define HOLD_MAX 8192u    /* at most, where it went wrong */
 #define LONG_ENOUGH 128u  /* then it did not */
@@ -7203,16 +7217,16 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
     session_monitor_begin_window(c);
 }
 
-/* No handler that was timed of late took long. */
+/* Of the handlers that were timed of late next to none took long. */
 static bool never_slow(const struct mf__crew *c)
 {
-    return c->slow_mean < MEAN_LOOKS;
+    return c->slow_mean * RARE <= c->timed_mean;
 }
 
 /* And many requests come. */
 static bool fast(const struct mf__crew *c)
 {
-    return never_slow(c) && (c->ring ? atomic_load(&c->ring->batch) : c->fast_ticks >= FAST_TICKS);
+    return never_slow(c) && (c->ring ? atomic_load(&c->ring->calling) == MF__CALL_NEVER : c->fast_ticks >= FAST_TICKS);
 }
 
 /*
@@ -7259,16 +7273,21 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
 static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
 {
     int64_t grown = now > *count ? (int64_t)(now - *count) : 0;
+    int64_t off = grown * 1024 - *mean;
 
     *count = now;
-    *mean += (grown * 1024 - *mean) / MEAN_LOOKS;
+    *mean += (off < 0 ? off - (MEAN_LOOKS - 1) : off) / MEAN_LOOKS; /* down to 0 */
 }
 
-static void set_batch(struct mf__crew *c, bool batch)
+static void set_calling(struct mf__crew *c, enum mf__calling calling)
 {
-    atomic_store(&c->ring->batch, batch);
-    c->since = c->fast_ticks = 0;
-    c->timed_mean = c->slow_mean = 0;
+    enum mf__calling before = atomic_load(&c->ring->calling);
+
+    atomic_store(&c->ring->calling, calling);
+    if (calling == MF__CALL_NEVER || before == MF__CALL_NEVER) {
+        c->since = c->fast_ticks = 0;
+        c->timed_mean = c->slow_mean = 0;
+    }
     c->ring->ops->wake(c->ring);
 }
 
@@ -7277,16 +7296,21 @@ static void set_batch(struct mf__crew *c, bool batch)
  * receives there submits what was held. While each request calls another reader they keep each other from their CPU,
  * and handlers seem to take long: so it is tried again, seldom where that was wrong.
  */
-static void judge_batch(struct mf__crew *c, bool many, bool few_slow)
+static void judge_calling(struct mf__crew *c, bool many, bool few_slow)
 {
-    if (!atomic_load(&c->ring->batch)) {
-        if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold))
-            set_batch(c, true);
-    } else if (c->thin_ticks >= THIN_TICKS) {
-        set_batch(c, false);
-    } else if (!few_slow && c->since >= FAST_TICKS) {
+    enum mf__calling now = atomic_load(&c->ring->calling);
+
+    if (now != MF__CALL_ALWAYS && c->thin_ticks >= THIN_TICKS) {
+        set_calling(c, MF__CALL_ALWAYS);
+    } else if (now == MF__CALL_NEVER) {
+        if (few_slow || c->since < FAST_TICKS)
+            return;
         c->hold = c->since < LONG_ENOUGH && c->hold < HOLD_MAX ? 2 * c->hold : HOLD_TICKS;
-        set_batch(c, false);
+        set_calling(c, MF__CALL_SLOW);
+    } else if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold)) {
+        set_calling(c, MF__CALL_NEVER);
+    } else if (many && now == MF__CALL_ALWAYS) {
+        set_calling(c, MF__CALL_SLOW);
     }
 }
 
@@ -7296,12 +7320,12 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks
 
     follow_mean(&c->timed_mean, &c->timed, v->timed);
     follow_mean(&c->slow_mean, &c->slow, v->slow);
-    few_slow = c->slow_mean * SLOW_LIMIT <= c->timed_mean;
+    few_slow = c->slow_mean * MF__SLOW_LIMIT <= c->timed_mean;
     c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
     c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
     c->since += ticks;
     if (c->ring)
-        judge_batch(c, many, few_slow);
+        judge_calling(c, many, few_slow);
 }
 
 /* Nothing came, and somebody would take what comes; handlers return at once; they do, and few are called; the rest. */
@@ -7351,8 +7375,8 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
 static void monitor_sleep(struct mf_session *s)
 {
     for (uint32_t i = 0; i < s->crew_count; i++) {
-        if (s->crews[i].ring && atomic_load(&s->crews[i].ring->batch))
-            set_batch(&s->crews[i], false); /* followers that watch may sleep, too */
+        if (s->crews[i].ring && atomic_load(&s->crews[i].ring->calling) != MF__CALL_ALWAYS)
+            set_calling(&s->crews[i], MF__CALL_ALWAYS); /* followers that watch may sleep, too */
     }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
@@ -7458,7 +7482,7 @@ void mf__monitor_stop(struct mf_session *s)
 #undef MANY
 #undef MEAN_LOOKS
 #undef QUIET_TICKS
-#undef SLOW_LIMIT
+#undef RARE
 #undef STEADY_TICK_NS
 #undef THIN_TICKS
 #undef TICK_NS
@@ -8147,7 +8171,7 @@ void mf__placement_resume(struct mf_session *s)
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
         stop_yielding(s, mf__now_ns() - s->place.since_ns);
     if (atomic_load(&s->place_mode) == MF__PLACE_APART)
-        session_placement_set_mode(s, MF__PLACE_YIELDING);
+        s->place.since_ns = mf__now_ns(); /* what read a stream may go on with it */
     begin_looking(s);
 }
 
@@ -8940,6 +8964,11 @@ static void session_rings_refused(void *user, int error)
         mf__ring_refuse(s->rings[i], error);
 }
 
+static bool session_rings_may_wait(void *user, uint32_t opcode)
+{
+    return mf__op_may_wait(user, opcode);
+}
+
 static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, void *kernel)
 {
     uint32_t queues = sys->queues(kernel);
@@ -8951,6 +8980,7 @@ static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, voi
                                   .depth = MF__RING_DEPTH,
                                   .max_payload = payload_size(s),
                                   .refused = session_rings_refused,
+                                  .may_wait = session_rings_may_wait,
                                   .user = s };
     int rc = 0;
 
@@ -9453,11 +9483,34 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
         slot->received_ns = mf__now_ns();
 }
 
-void mf__count_handler(struct mf__reader *r, uint64_t received_ns)
+/* Several readers may write at once: then one of them does not count. */
+static void judge_op(struct mf_session *s, uint32_t opcode, bool slow)
 {
+    uint8_t before = atomic_load_explicit(&s->slowness[opcode], memory_order_relaxed);
+    uint8_t after = before < 2 ? 1 : before - 1;
+
+    if (slow)
+        after = before > MF__SLOW_LIMIT ? 2 * MF__SLOW_LIMIT : before + MF__SLOW_LIMIT;
+    if (after != before)
+        atomic_store_explicit(&s->slowness[opcode], after, memory_order_relaxed);
+}
+
+bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
+{
+    uint8_t slowness = opcode < MF_STATS_OPS ? atomic_load_explicit(&s->slowness[opcode], memory_order_relaxed) : 0;
+
+    return slowness == 0 || slowness > MF__SLOW_LIMIT;
+}
+
+void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns)
+{
+    bool slow = mf__now_ns() - received_ns > MF__SLOW_NS;
+
     mf__count(&r->stats.timed, 1);
-    if (mf__now_ns() - received_ns > MF__SLOW_NS)
+    if (slow)
         mf__count(&r->stats.slow, 1);
+    if (opcode < MF_STATS_OPS)
+        judge_op(r->session, opcode, slow);
 }
 
 static uint32_t bucket_of(uint64_t ns)
@@ -9575,15 +9628,15 @@ static int write_ring(struct mf_session *s, uint32_t ring, int fd)
     n = c->counts;
     if (ring < s->ring_count)
         mf__ring_counts(s->rings[ring], &n);
-    return write_line(fd, line,
-                      snprintf(line, sizeof(line),
-                               "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"waits\":%llu,\"batches\":%llu,"
-                               "\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
-                               ring, atomic_load(&c->members), (unsigned long long)n.requests,
-                               (unsigned long long)n.waits, (unsigned long long)n.batches, (unsigned long long)n.calls,
-                               (unsigned long long)n.blocked, (unsigned long long)n.nudges,
-                               (unsigned long long)atomic_load(&c->growths),
-                               (unsigned long long)atomic_load(&c->shrinks)));
+    return write_line(
+        fd, line,
+        snprintf(line, sizeof(line),
+                 "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"behind\":%llu,\"waits\":%llu,\"batches\":%llu,"
+                 "\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
+                 ring, atomic_load(&c->members), (unsigned long long)n.requests, (unsigned long long)n.behind,
+                 (unsigned long long)n.waits, (unsigned long long)n.batches, (unsigned long long)n.calls,
+                 (unsigned long long)n.blocked, (unsigned long long)n.nudges,
+                 (unsigned long long)atomic_load(&c->growths), (unsigned long long)atomic_load(&c->shrinks)));
 }
 
 int mf_session_write_stats(struct mf_session *s, int fd)
@@ -10898,7 +10951,7 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
  *
  * One thread at a time waits for completions, since the kernel would wake all who do for each. The others follow: one
  * of them is called when the first has taken a request whose handler may wait, or leaves. While handlers return at
- * once (batch) nobody is called, and one thread does it all; should a handler wait then, a follower finds out.
+ * once nobody is called, and one thread does it all; should a handler wait then, a follower finds out.
  *
  * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
  * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory
@@ -11228,7 +11281,7 @@ static int go_on_registering(struct ring *r)
  */
 static bool may_hold(struct ring *r)
 {
-    return atomic_load_explicit(&r->ch.batch, memory_order_relaxed) &&
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_NEVER &&
            atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
 }
 
@@ -11250,7 +11303,7 @@ static int prepare(struct ring *r)
 }
 
 /* Everything is registered, or must be by others first. */
-static bool may_wait(struct ring *r)
+static bool transport_ring_may_wait(struct ring *r)
 {
     return atomic_load_explicit(&r->state, memory_order_relaxed) == 1 ||
            atomic_load_explicit(&r->missing, memory_order_relaxed);
@@ -11287,6 +11340,15 @@ static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
     spare->commit_id = 0;
 }
 
+static bool another_must_wait(struct ring *r, const struct mf__io *got)
+{
+    switch (atomic_load_explicit(&r->ch.calling, memory_order_relaxed)) {
+    case MF__CALL_ALWAYS: return true;
+    case MF__CALL_SLOW: return !r->opts.may_wait || r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
+    default: return false;
+    }
+}
+
 static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
 {
     struct ring *r = ring_of(ch);
@@ -11301,10 +11363,10 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
         rc = atomic_load_explicit(&r->state, memory_order_relaxed) < 0 ? -EINTR : prepare(r);
         if (rc == 0 && claim_cqe(r, &cqe))
             rc = completed(r, &cqe, spare, got);
-        else if (rc == 0 && may_wait(r))
+        else if (rc == 0 && transport_ring_may_wait(r))
             rc = await(r);
     } while (rc == 0);
-    if (rc < 0 || !atomic_load_explicit(&ch->batch, memory_order_relaxed))
+    if (rc < 0 || another_must_wait(r, spare))
         mf__ring_call(r);
     if (rc > 0)
         *got = spare;
@@ -11851,11 +11913,11 @@ static bool look_after(struct ring *r, struct transport_ring_submit_watch *w)
     if (pthread_cond_timedwait(&r->called, &r->follow, &until) == 0)
         return false;
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
-    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
     if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting))) {
         count_one(&r->counts.blocked);
         return true;
     }
+    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
     w->head = head;
     return false;
 }
@@ -11869,14 +11931,14 @@ void mf__ring_follow(struct ring *r)
     pthread_mutex_lock(&r->follow);
     atomic_fetch_add(&r->followers, 1);
     while (r->calls == 0) {
-        bool batch = atomic_load(&r->ch.batch);
+        bool transport_ring_submit_watch = atomic_load(&r->ch.calling) != MF__CALL_ALWAYS;
 
         if (!r->watched)
             w.mine = r->watched = true;
         /* Who gave up leading before he could see this one called nobody. */
-        if (!batch && !atomic_load(&r->led))
+        if (!transport_ring_submit_watch && !atomic_load(&r->led))
             break;
-        if (!batch || !w.mine)
+        if (!transport_ring_submit_watch || !w.mine)
             pthread_cond_wait(&r->called, &r->follow);
         else if (look_after(r, &w))
             break;
