@@ -150,7 +150,7 @@ static bool grow(struct mf_session *s, struct mf__crew *c)
     bool fresh = false, full;
 
     pthread_mutex_lock(&s->lock);
-    full = atomic_load(&c->members) >= c->most;
+    full = atomic_load(&c->members) >= c->most || atomic_load(&s->ending);
     if (!full)
         r = parked(s, c);
     if (!r && !full && atomic_load(&s->reader_count) < s->reader_limit)
@@ -349,6 +349,16 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
     return judge(c, &v);
 }
 
+/* Somebody parked himself as the monitor went to sleep: nobody else would take his place. */
+static bool understaffed(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < s->crew_count && !atomic_load(&s->ending); i++) {
+        if (atomic_load(&s->crews[i].members) < atomic_load(&s->crews[i].base))
+            return true;
+    }
+    return false;
+}
+
 static void monitor_sleep(struct mf_session *s)
 {
     for (uint32_t i = 0; i < s->crew_count; i++) {
@@ -357,8 +367,9 @@ static void monitor_sleep(struct mf_session *s)
     }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
-    while (atomic_load(&s->monitor_asleep) && !atomic_load(&s->monitor_end))
+    while (atomic_load(&s->monitor_asleep) && !atomic_load(&s->monitor_end) && !understaffed(s))
         pthread_cond_wait(&s->monitor_cond, &s->monitor_lock);
+    atomic_store(&s->monitor_asleep, 0);
     pthread_mutex_unlock(&s->monitor_lock);
 }
 

@@ -545,6 +545,36 @@ FS_TEST(ring_session, blocked_handlers_hold_up_nobody)
         cr_expect_eq(fs_wait(&rig, ids[i]), 0);
 }
 
+/* As a thread that cannot leave SCHED_IDLE does: its place is taken, also while the monitor sleeps. */
+FS_TEST(ring_session, who_parks_himself_while_all_is_quiet_is_replaced)
+{
+    struct mf__reader *spare = NULL;
+    uint64_t ids[8];
+
+    fs_run(&rig);
+    for (int i = 0; i < 8; i++)
+        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig.gate, 8));
+    fs_gate_open(&rig.gate);
+    for (int i = 0; i < 8; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+    /* Members that are idle are let go while there is something to do. */
+    for (int ms = 0; ms < 10000 && rig.s->crews[1].members + rig.s->crews[2].members > 2; ms++, usleep(1000))
+        ring_try_all(&rig);
+    for (uint32_t i = 0; i < atomic_load(&rig.s->reader_count) && !spare; i++) {
+        if (atomic_load(&rig.s->readers[i]->state) == MF__READER_PARKED && !atomic_load(&rig.s->readers[i]->crew))
+            spare = rig.s->readers[i];
+    }
+    cr_assert_not_null(spare, "no reader was parked");
+    FS_UNTIL(atomic_load(&rig.s->monitor_asleep));
+    atomic_store(&spare->spent, true);
+    atomic_store(&rig.s->place.one_way, true);
+    atomic_store(&rig.s->place_mode, MF__PLACE_YIELDING);
+    for (uint32_t i = 0; i < rig.s->ring_count; i++)
+        rig.s->rings[i]->ops->wake(rig.s->rings[i]);
+    ring_try_all(&rig);
+}
+
 /* More handlers that wait than a queue has entries: the rest waits in the kernel, and is served in the end. */
 FS_TEST(ring_session, a_saturated_queue_drains)
 {

@@ -6700,6 +6700,8 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);
         atomic_fetch_sub(&c->members, 1);
+        if (atomic_load(&r->session->monitor_asleep))
+            mf__monitor_wake(r->session);
         c = park(r);
         if (!c)
             return NULL;
@@ -7173,7 +7175,7 @@ static bool session_monitor_grow(struct mf_session *s, struct mf__crew *c)
     bool fresh = false, full;
 
     pthread_mutex_lock(&s->lock);
-    full = atomic_load(&c->members) >= c->most;
+    full = atomic_load(&c->members) >= c->most || atomic_load(&s->ending);
     if (!full)
         r = parked(s, c);
     if (!r && !full && atomic_load(&s->reader_count) < s->reader_limit)
@@ -7372,6 +7374,16 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
     return judge(c, &v);
 }
 
+/* Somebody parked himself as the monitor went to sleep: nobody else would take his place. */
+static bool understaffed(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < s->crew_count && !atomic_load(&s->ending); i++) {
+        if (atomic_load(&s->crews[i].members) < atomic_load(&s->crews[i].base))
+            return true;
+    }
+    return false;
+}
+
 static void monitor_sleep(struct mf_session *s)
 {
     for (uint32_t i = 0; i < s->crew_count; i++) {
@@ -7380,8 +7392,9 @@ static void monitor_sleep(struct mf_session *s)
     }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
-    while (atomic_load(&s->monitor_asleep) && !atomic_load(&s->monitor_end))
+    while (atomic_load(&s->monitor_asleep) && !atomic_load(&s->monitor_end) && !understaffed(s))
         pthread_cond_wait(&s->monitor_cond, &s->monitor_lock);
+    atomic_store(&s->monitor_asleep, 0);
     pthread_mutex_unlock(&s->monitor_lock);
 }
 
