@@ -8079,7 +8079,8 @@ static bool better_apart(struct mf_session *s, const struct waits *w)
 
 /*
  * No CPU is idle, and the readers, who have work, are not the reason, or copy what their clients stream: there the
- * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since idle time comes in steps.
+ * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since
+ * idle time comes in steps.
  */
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
@@ -8146,7 +8147,7 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     } else if (mode == MF__PLACE_YIELDING && better_apart(s, &w)) {
         session_placement_set_mode(s, MF__PLACE_APART);
         rouse(s);
-    } else if (mode == MF__PLACE_APART && (age > APART_NS || !streams(&w))) {
+    } else if (mode == MF__PLACE_APART && (age > APART_NS || (w.requests >= STREAM_REQUESTS && !streams(&w)))) {
         session_placement_set_mode(s, MF__PLACE_YIELDING);
     } else if (mode == MF__PLACE_PLAIN && !busy && s->place.long_looks == 0 && age > s->place.hold_ns &&
                w.turns > ENOUGH_TURNS) {
