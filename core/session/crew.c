@@ -196,8 +196,7 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);
         atomic_fetch_sub(&c->members, 1);
-        if (atomic_load(&r->session->monitor_asleep))
-            mf__monitor_wake(r->session);
+        mf__monitor_wake(r->session);
         c = park(r);
         if (!c)
             return NULL;

@@ -446,9 +446,10 @@ void mf__placement_stop(struct mf_session *s)
     }
 }
 
+/* For the scheduler's class there are two. */
 static uint32_t wanted_mode(const struct mf__reader *r, bool ring)
 {
-    return ring ? atomic_load(&r->session->place_mode) : MF__PLACE_PLAIN;
+    return ring && atomic_load(&r->session->place_mode) == MF__PLACE_YIELDING ? MF__PLACE_YIELDING : MF__PLACE_PLAIN;
 }
 
 bool mf__placement_fits(const struct mf__reader *r, bool ring)
@@ -475,8 +476,6 @@ bool mf__placement_apply(struct mf__reader *r, bool ring)
     uint32_t mode = wanted_mode(r, ring);
     struct sched_param param = { 0 };
 
-    if (mode == MF__PLACE_APART)
-        mode = MF__PLACE_PLAIN; /* for the scheduler's class */
     if (mode == r->place_mode || (mode == MF__PLACE_PLAIN && r->place_mode == MF__PLACE_NONE))
         return true;
     if (mode == MF__PLACE_YIELDING && atomic_load(&s->place.one_way) && spent_one_waits(s))

@@ -7,6 +7,7 @@
 #include "session/session.h"
 
 _Static_assert(sizeof(struct mf__slot) <= MF__SLOT_ALIGN, "a slot is found by masking a token");
+_Static_assert(MF__BODY_LEAD <= MF__PAGE, "the page before a body is the transport's");
 _Static_assert(MF__TOKENS * sizeof(uint64_t) == MF__SLOT_ALIGN, "one address per generation");
 
 #define FIRST_SLAB 4u
@@ -21,7 +22,7 @@ static size_t recv_room(const struct mf_session *s)
 
 static size_t body_room(const struct mf_session *s)
 {
-    /* The first page holds the reply header at its end. Xattr values may be 64 KiB whatever max_write is. */
+    /* Of the first page the transport has the end: for the reply header, or a short answer with it. Xattr values may be 64 KiB whatever max_write is. */
     size_t body = s->terms.max_write > 65536u ? s->terms.max_write : 65536u;
 
     /* Where the number of pages is not agreed upon, a read may have the kernel's default, whatever max_write is. */

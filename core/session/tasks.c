@@ -70,11 +70,12 @@ static int read_task_file(struct mf__reader *r, enum mf__task_file file, char *t
     if (f->tid != tid)
         forget(f);
     f->tid = tid;
+    if (f->fd[file] >= 0)
+        return read_open(f->fd[file], text, room);
     snprintf(path, sizeof(path), "/proc/self/task/%u/%s", tid, names[file]);
     if (r->index >= KEPT_OPEN)
         return mf__read_text(path, text, room);
-    if (f->fd[file] < 0)
-        f->fd[file] = open(path, O_RDONLY | O_CLOEXEC);
+    f->fd[file] = open(path, O_RDONLY | O_CLOEXEC);
     return f->fd[file] < 0 ? -errno : read_open(f->fd[file], text, room);
 }
 

@@ -712,43 +712,14 @@ Test(ring_channel, while_one_is_busy_another_takes_what_comes)
     end_receivers(askers, 3);
 }
 
-/* Three handlers that wait; how often a follower had to find out. */
-static uint64_t found_out(bool expected)
-{
-    struct mf__ring_counts n;
-    struct asker askers[3];
-
-    atomic_store(&access_may_wait, expected);
-    start_receivers();
-    atomic_store(&ring->calling, MF__CALL_SLOW);
-    ring->ops->wake(ring); /* as who sets it does */
-    usleep(20000);
-    for (uint32_t i = 0; i < 3; i++)
-        ask_access(&askers[i]);
-    cr_expect(within(5000, 3), "%u of 3 requests were received", atomic_load(&in_hand));
-    mf__ring_counts(ring, &n);
-    end_receivers(askers, 3);
-    return n.blocked;
-}
-
-Test(ring_channel, before_handlers_that_may_wait_another_one_is_called)
-{
-    cr_expect_eq(found_out(true), 0);
-}
-
-Test(ring_channel, before_others_nobody_is_called_and_yet_nobody_held_up)
-{
-    cr_expect_eq(found_out(false), 2);
-}
-
-/* One after the other gets stuck, and nobody says so. */
-Test(ring_channel, followers_find_out_that_a_handler_waits)
+/* Three handlers get stuck, one after the other; how often a follower had to find out. */
+static uint64_t found_out(enum mf__calling calling)
 {
     struct mf__ring_counts n;
     struct asker askers[3];
 
     start_receivers();
-    atomic_store(&ring->calling, MF__CALL_NEVER);
+    atomic_store(&ring->calling, calling);
     ring->ops->wake(ring); /* as who sets it does */
     usleep(20000);
     for (uint32_t i = 0; i < 3; i++)
@@ -756,8 +727,26 @@ Test(ring_channel, followers_find_out_that_a_handler_waits)
     cr_expect(within(5000, 3), "%u of 3 requests were received", atomic_load(&in_hand));
     mf__ring_counts(ring, &n);
     cr_expect_eq(n.requests, 3);
-    cr_expect_eq(n.blocked, 2);
     end_receivers(askers, 3);
+    return n.blocked;
+}
+
+Test(ring_channel, before_handlers_that_may_wait_another_one_is_called)
+{
+    atomic_store(&access_may_wait, true);
+    cr_expect_eq(found_out(MF__CALL_SLOW), 0);
+}
+
+Test(ring_channel, before_others_nobody_is_called_and_yet_nobody_held_up)
+{
+    atomic_store(&access_may_wait, false);
+    cr_expect_eq(found_out(MF__CALL_SLOW), 2);
+}
+
+/* Nobody says so. */
+Test(ring_channel, followers_find_out_that_a_handler_waits)
+{
+    cr_expect_eq(found_out(MF__CALL_NEVER), 2);
 }
 
 Test(ring_channel, while_handlers_return_at_once_one_does_it_all)

@@ -6700,8 +6700,7 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);
         atomic_fetch_sub(&c->members, 1);
-        if (atomic_load(&r->session->monitor_asleep))
-            mf__monitor_wake(r->session);
+        mf__monitor_wake(r->session);
         c = park(r);
         if (!c)
             return NULL;
@@ -8217,9 +8216,10 @@ void mf__placement_stop(struct mf_session *s)
     }
 }
 
+/* For the scheduler's class there are two. */
 static uint32_t wanted_mode(const struct mf__reader *r, bool ring)
 {
-    return ring ? atomic_load(&r->session->place_mode) : MF__PLACE_PLAIN;
+    return ring && atomic_load(&r->session->place_mode) == MF__PLACE_YIELDING ? MF__PLACE_YIELDING : MF__PLACE_PLAIN;
 }
 
 bool mf__placement_fits(const struct mf__reader *r, bool ring)
@@ -8246,8 +8246,6 @@ bool mf__placement_apply(struct mf__reader *r, bool ring)
     uint32_t mode = wanted_mode(r, ring);
     struct sched_param param = { 0 };
 
-    if (mode == MF__PLACE_APART)
-        mode = MF__PLACE_PLAIN; /* for the scheduler's class */
     if (mode == r->place_mode || (mode == MF__PLACE_PLAIN && r->place_mode == MF__PLACE_NONE))
         return true;
     if (mode == MF__PLACE_YIELDING && atomic_load(&s->place.one_way) && spent_one_waits(s))
@@ -9209,6 +9207,7 @@ void mf__signals_off(struct mf_session *s)
 
 
 _Static_assert(sizeof(struct mf__slot) <= MF__SLOT_ALIGN, "a slot is found by masking a token");
+_Static_assert(MF__BODY_LEAD <= MF__PAGE, "the page before a body is the transport's");
 _Static_assert(MF__TOKENS * sizeof(uint64_t) == MF__SLOT_ALIGN, "one address per generation");
 
 #define FIRST_SLAB 4u
@@ -9223,7 +9222,7 @@ static size_t recv_room(const struct mf_session *s)
 
 static size_t body_room(const struct mf_session *s)
 {
-    /* The first page holds the reply header at its end. Xattr values may be 64 KiB whatever max_write is. */
+    /* Of the first page the transport has the end: for the reply header, or a short answer with it. Xattr values may be 64 KiB whatever max_write is. */
     size_t body = s->terms.max_write > 65536u ? s->terms.max_write : 65536u;
 
     /* Where the number of pages is not agreed upon, a read may have the kernel's default, whatever max_write is. */
@@ -9961,11 +9960,12 @@ static int read_task_file(struct mf__reader *r, enum mf__task_file file, char *t
     if (f->tid != tid)
         forget(f);
     f->tid = tid;
+    if (f->fd[file] >= 0)
+        return session_tasks_read_open(f->fd[file], text, room);
     snprintf(path, sizeof(path), "/proc/self/task/%u/%s", tid, names[file]);
     if (r->index >= KEPT_OPEN)
         return mf__read_text(path, text, room);
-    if (f->fd[file] < 0)
-        f->fd[file] = open(path, O_RDONLY | O_CLOEXEC);
+    f->fd[file] = open(path, O_RDONLY | O_CLOEXEC);
     return f->fd[file] < 0 ? -errno : session_tasks_read_open(f->fd[file], text, room);
 }
 
