@@ -155,12 +155,12 @@ def fail(fleet: CaseFleet, b: Bench, running: Running, why: str) -> None:
 
 
 def calm(fleet: CaseFleet, b: Bench, case: Case, hogging: list[int]) -> None:
-    """Let the servers of rings find a quiet machine before they find a busy one."""
+    """Let servers find a quiet machine before they find a busy one."""
     for pid in hogging:
         os.kill(pid, signal.SIGSTOP)
     try:
         for running in fleet.of(case):
-            if running.server.transport == "ring" and running.server.name not in fleet.plain:
+            if running.server.name not in fleet.plain:
                 try:
                     running.measure("read4k", 1, CALM, 0)
                 except (ServerError, OSError) as e:

@@ -4,10 +4,11 @@
  * f9999 and `big`, all zeros) and nothing else, and is the measure that the
  * engine is held against.
  *
- *   responder MOUNTPOINT [--readers N] [--clone off|require] [--pin]
+ *   responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield]
  *
- * Runs as root in the foreground until unmounted or signalled; exit 0 after a
- * clean end.
+ * --yield: threads in class SCHED_IDLE, the session's group at nice 19. Runs
+ * as root in the foreground until unmounted or signalled; exit 0 after a clean
+ * end.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -30,6 +31,7 @@
 #include <unistd.h>
 
 #include "null_fs.h"
+#include "yielding.h"
 
 #define RECV_SIZE (MAX_WRITE + 4096u)
 #define MAX_READERS 256
@@ -47,6 +49,7 @@ struct options {
     int readers;
     bool clone;
     bool pin;
+    bool yield;
 };
 
 static struct reader readers[MAX_READERS];
@@ -206,10 +209,11 @@ static void wait_for_end(const struct options *o, const sigset_t *set)
 
 static void usage(void)
 {
-    fputs("usage: responder MOUNTPOINT [--readers N] [--clone off|require] [--pin]\n"
+    fputs("usage: responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield]\n"
           "  --readers N      reader threads (default 1; with --pin one per CPU)\n"
           "  --clone MODE     require: a cloned descriptor each (default); off: one shared\n"
-          "  --pin            bind reader i to CPU i\n",
+          "  --pin            bind reader i to CPU i\n"
+          "  --yield          readers in class SCHED_IDLE\n",
           stderr);
     exit(2);
 }
@@ -219,6 +223,7 @@ static void parse(int argc, char **argv, struct options *o)
     static const struct option longs[] = { { "readers", required_argument, NULL, 'r' },
                                            { "clone", required_argument, NULL, 'c' },
                                            { "pin", no_argument, NULL, 'p' },
+                                           { "yield", no_argument, NULL, 'y' },
                                            { NULL, 0, NULL, 0 } };
     int c;
 
@@ -230,6 +235,8 @@ static void parse(int argc, char **argv, struct options *o)
             o->clone = !strcmp(optarg, "require");
         else if (c == 'p')
             o->pin = true;
+        else if (c == 'y')
+            o->yield = true;
         else
             usage();
     }
@@ -261,6 +268,10 @@ int main(int argc, char **argv)
     readers[0].fd = fd;
     handshake(&readers[0]);
     start_readers(&o, fd);
+    if (o.yield) {
+        yield_group("responder");
+        yield_thread();
+    }
     run_readers(&o);
     wait_for_end(&o, &set);
     return 0;

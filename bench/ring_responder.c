@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "null_fs.h"
+#include "yielding.h"
 
 #define DEPTH 16u
 #define INIT_OVER_IO_URING (1u << 9) /* in flags2 */
@@ -170,14 +171,13 @@ static void open_ring(struct queue *q)
 
 static void place(struct queue *q)
 {
-    struct sched_param param = { 0 };
     cpu_set_t set;
 
     CPU_ZERO(&set);
     CPU_SET(q->cpu, &set);
     pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
     if (conf.yield)
-        sched_setscheduler(0, SCHED_IDLE, &param);
+        yield_thread();
 }
 
 static bool reap(struct queue *q)
@@ -272,16 +272,6 @@ static void mount_fs(void)
         die("cannot mount (root and an existing directory are needed)");
 }
 
-static void group_yields(void)
-{
-    int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
-
-    if (fd < 0 || write(fd, "19", 2) < 0)
-        fprintf(stderr, "ring_responder: the session's group keeps its nice value\n");
-    if (fd >= 0)
-        close(fd);
-}
-
 static void parse(int argc, char **argv)
 {
     bool plain = false;
@@ -320,8 +310,8 @@ int main(int argc, char **argv)
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by all threads */
     mount_fs();
     handshake();
-    if (conf.yield && getsid(0) == getpid())
-        group_yields();
+    if (conf.yield)
+        yield_group("ring_responder");
     for (long i = 0; i < cpus && i < (long)MAX_QUEUES; i++) {
         queues[i].cpu = (unsigned)i;
         if (pthread_create(&queues[i].thread, NULL, queue_main, &queues[i]))

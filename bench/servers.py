@@ -82,6 +82,7 @@ SERVERS = (
     Server("responder-shared", "responder", "shared", RESPONDER + SHARED),
     Server("responder-clones", "responder", "clones", RESPONDER + CLONES),
     Server("responder-pinned", "responder", "pinned", RESPONDER + " --pin"),
+    Server("responder-yield", "responder", "pinned, yielding", RESPONDER + " --pin --yield"),
     on_ring("responder-ring", "responder", "ring", RING_RESPONDER),
     on_ring("responder-ring-yield", "responder", "ring", RING_RESPONDER + " --yield"),
     on_ring("responder-ring-plain", "responder", "ring", RING_RESPONDER + " --plain"),
@@ -167,7 +168,7 @@ class Suite:
 
 
 OURS = ("c-auto", "c-ring", "python-auto", "python-ring", "go-auto", "go-ring")
-FLOOR = ("responder-pinned", "responder-ring-yield", "responder-ring-plain-yield")
+FLOOR = ("responder-pinned", "responder-yield", "responder-ring-yield", "responder-ring-plain-yield")
 PEERS = ("libfuse-1", "libfuse-clones", "mfusepy", "mfusepy-nothreads", "pyfuse3", "go-fuse", "jacobsa")
 EXTRA = "+"  # every row of --extra
 MAIN = (*FLOOR, *OURS, *PEERS, EXTRA)

@@ -42,7 +42,7 @@ type Placement uint32
 
 // Values of Options.Placement.
 const (
-	PlacementAuto   Placement = iota // rings: bound to their CPU, and yielding to clients while the machine is quiet
+	PlacementAuto   Placement = iota // bound to a CPU each, and yielding to clients, while the machine is quiet
 	PlacementPinned                  // each reader bound to a CPU; scheduled as any thread
 	PlacementFree                    // wherever the scheduler likes
 )

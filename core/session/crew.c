@@ -3,23 +3,41 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "session/session.h"
 #include "transport/ring.h"
 
-/*
- * Readers that are there for good. The device beside rings carries FORGET and INTERRUPT only. More than CPUs would only
- * take turns while handlers return at once, and be woken for it: 8 on 2 CPUs serve a quarter less than one.
- */
-static uint32_t device_base(const struct mf_session *s)
+/* More than CPUs would only take turns while handlers return at once, and be woken for it: 8 on 2 serve a quarter less. */
+static uint32_t one_per_cpu(const struct mf_session *s)
 {
     uint32_t target = mf__reader_target(s);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
+    return cpus > 0 && target > (uint32_t)cpus ? (uint32_t)cpus : target;
+}
+
+/* Readers that are there for good. The device beside rings carries FORGET and INTERRUPT only. */
+static uint32_t device_base(const struct mf_session *s)
+{
     if (s->ring_count || (s->hooks.flags & MF_UPCALL_EXCLUSIVE))
         return 1;
-    return cpus > 0 && target > (uint32_t)cpus ? (uint32_t)cpus : target;
+    return one_per_cpu(s);
+}
+
+/* Those that exclude each other are worth their while side by side where they yield: the right one has most to do. */
+void mf__crews_yield(struct mf_session *s, bool yields)
+{
+    uint32_t more = one_per_cpu(s) - 1;
+
+    if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE) || s->place.one_each == yields)
+        return;
+    s->place.one_each = yields;
+    if (yields)
+        atomic_fetch_add(&s->crews[0].base, more);
+    else
+        atomic_fetch_sub(&s->crews[0].base, more);
 }
 
 static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)
@@ -43,12 +61,12 @@ static int32_t ring_cpu(const struct mf_session *s, uint32_t ring)
     return (int32_t)ring;
 }
 
-/* Readers of the device share its CPUs out only if they are told to: what is pinned suffers on a busy machine. */
+/* Readers of the device share the CPUs out if they are told to, or yield there: see placement.c. */
 static int32_t reader_cpu(const struct mf__reader *r, const struct mf__crew *c)
 {
     long cpus;
 
-    if (c->ring || r->session->opts.placement != MF_PLACEMENT_PINNED)
+    if (c->ring || (r->session->opts.placement != MF_PLACEMENT_PINNED && !r->session->place.on_device))
         return c->cpu;
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     return cpus > 0 ? (int32_t)(r->index % (uint32_t)cpus) : -1;
@@ -67,6 +85,17 @@ static uint32_t reader_limit(const struct mf_session *s, uint32_t total)
     return limit > total ? limit : total;
 }
 
+/* By the program's first thread: the one that calls may itself have been bound. */
+static void note_allowed(struct mf_session *s)
+{
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    if (sched_getaffinity(getpid(), sizeof(s->allowed), &s->allowed) < 0)
+        memset(&s->allowed, 0xff, sizeof(s->allowed));
+#else
+    (void)s;
+#endif
+}
+
 int mf__crews_make(struct mf_session *s)
 {
     uint32_t count = 1 + s->ring_count;
@@ -78,6 +107,7 @@ int mf__crews_make(struct mf_session *s)
     if (!s->crews)
         return -ENOMEM;
     s->crew_count = count;
+    note_allowed(s);
     crew_init(s, &s->crews[0], NULL, device_base(s));
     for (uint32_t i = 0; i < s->ring_count; i++) {
         crew_init(s, &s->crews[1 + i], s->rings[i], 1);
@@ -91,6 +121,7 @@ int mf__crews_make(struct mf_session *s)
             atomic_store(&s->readers[reader++]->crew, &s->crews[c]);
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
+    s->place.on_device = mf__placement_of_device(s, one_per_cpu(s));
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;
@@ -131,6 +162,7 @@ void mf__crews_free(struct mf_session *s)
 static void settle_on_cpu(struct mf__reader *r, int32_t cpu)
 {
 #if defined(__linux__) && !defined(MF_NO_LINUX)
+    const cpu_set_t *allowed = &r->session->allowed;
     cpu_set_t set;
 
     if (cpu == r->cpu)
@@ -138,11 +170,8 @@ static void settle_on_cpu(struct mf__reader *r, int32_t cpu)
     CPU_ZERO(&set);
     if (cpu >= 0)
         CPU_SET((unsigned)cpu, &set);
-    else
-        for (unsigned i = 0; i < CPU_SETSIZE; i++)
-            CPU_SET(i, &set);
     /* An offline or forbidden CPU: then the thread stays where it may run. */
-    (void)sched_setaffinity(0, sizeof(set), &set);
+    (void)sched_setaffinity(0, sizeof(set), cpu >= 0 && CPU_ISSET((unsigned)cpu, allowed) ? &set : allowed);
     r->cpu = cpu;
 #else
     (void)r;
@@ -191,8 +220,9 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         r->home = reader_cpu(r, c);
         r->settled = c;
     }
-    settle_on_cpu(r, c->ring && mf__placement_apart(r->session) ? -1 : r->home);
-    while (!mf__placement_apply(r, c->ring != NULL)) {
+    mf__take_back(r);
+    settle_on_cpu(r, mf__placement_unbound(r->session, c) ? -1 : r->home);
+    while (!mf__placement_apply(r, c)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);
         atomic_fetch_sub(&c->members, 1);

@@ -51,6 +51,9 @@ struct mf__crew {
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
 
+/* Readers of the device begin to yield to their clients, or end it: how many receive there may depend on that. */
+void mf__crews_yield(struct mf_session *s, bool yields);
+
 /* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
 void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
 

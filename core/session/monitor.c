@@ -99,8 +99,7 @@ static struct mf__reader *parked(struct mf_session *s, const struct mf__crew *c)
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->state) != MF__READER_PARKED || atomic_load(&r->crew) ||
-            !mf__placement_fits(r, c->ring != NULL))
+        if (atomic_load(&r->state) != MF__READER_PARKED || atomic_load(&r->crew) || !mf__placement_fits(r, c))
             continue;
         if (atomic_load(&r->spent))
             return r;
@@ -438,7 +437,7 @@ int mf__monitor_start(struct mf_session *s)
 {
     int rc = 0;
 
-    if (!s->may_grow && !s->ring_count)
+    if (!s->may_grow && !s->ring_count && !s->place.on_device)
         return 0;
     rc = mf__helper_thread(&s->monitor, "mf-monitor", monitor_main, s);
     s->monitor_on = rc == 0;

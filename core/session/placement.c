@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * placement.c - how ring readers stand towards their clients in the scheduler's eyes.
+ * placement.c - how readers stand towards their clients in the scheduler's eyes.
  *
  * A ring is fast because client and reader take turns on one CPU. A server that runs in a scheduling group of its
  * own (a session, with autogroup) loses that: at each answer the scheduler finds another CPU idle and moves the
@@ -10,6 +10,11 @@
  * is in its schedstat, and more than LONG_WAIT_NS for each request ends it within some tens of milliseconds. Where the
  * monitor has no priority it may be kept waiting, too: that says the same. So does
  * a machine without an idle CPU, if the readers leave most of it to others.
+ *
+ * On the device a request wakes the reader that has waited longest, on whatever CPU. But with one that yields on the
+ * client's own CPU, this one runs as soon as the client sleeps, and has the request before the other is awake: most
+ * requests then cross no CPU there either. It takes a reader on each CPU, and the right to leave SCHED_IDLE again, for
+ * this is the ordinary case of sessions whose handlers may start threads and programs: inherit.c sets those free.
  *
  * A stream that is read ahead is another matter: the client copies what it has got while the reader could bring the
  * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room.
@@ -25,6 +30,12 @@
 #include "session/session.h"
 #include "transport/ring.h"
 
+/* One ring for each CPU. */
+static bool rings_placed(const struct mf_session *s)
+{
+    return s->ring_count && s->ring_count == s->ring_queues && s->opts.placement == MF_PLACEMENT_AUTO;
+}
+
 /* In words: where readers are bound to, and how they are scheduled now. */
 void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 {
@@ -33,8 +44,10 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 
     if (s->opts.placement == MF_PLACEMENT_PINNED)
         where = "each reader is bound to a CPU, as asked";
-    else if (s->ring_count && s->ring_count == s->ring_queues && s->opts.placement == MF_PLACEMENT_AUTO)
+    else if (rings_placed(s))
         where = "ring readers are bound to their queue's CPU";
+    else if (s->place.on_device && atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
+        where = "readers are bound to a CPU each";
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
         how = "they yield to their clients, since the machine is quiet";
     else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
@@ -54,7 +67,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #endif
 
 #define GROUP_NICE 15 /* at 10, eight clients drift into a pattern of one request per turn; more brings nothing more */
-#define GROUP_NICE_UNWATCHED 5
+#define GROUP_NICE_MILD 5
 #define LOOK_NS 24000000u     /* between two looks */
 #define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
 #define WAIT_PER_BYTE_NS 2u   /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
@@ -103,7 +116,7 @@ static int wanted_nice(const struct mf_session *s)
 {
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
         return s->place.group_nice;
-    return s->place.watchful ? GROUP_NICE : GROUP_NICE_UNWATCHED;
+    return s->place.watchful && !s->place.on_device ? GROUP_NICE : GROUP_NICE_MILD;
 }
 
 static int group_nice(void)
@@ -185,8 +198,9 @@ static void set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
     atomic_store(&s->place_mode, mode);
+    mf__crews_yield(s, mode == MF__PLACE_YIELDING);
     set_group_nice(s, wanted_nice(s));
-    mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
+    mf__logf(&s->log, MF_LOG_INFO, "readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients"
              : mode == MF__PLACE_APART  ? "run apart from their clients"
                                         : "run as others");
@@ -209,6 +223,12 @@ static void rouse(struct mf_session *s)
 static bool starved(struct mf__reader *r, uint64_t count)
 {
     return count == r->turns && !mf__task_sleeps(r);
+}
+
+/* Are the members of this crew placed at all? */
+static bool placed(const struct mf_session *s, const struct mf__crew *c)
+{
+    return c->ring || s->place.on_device;
 }
 
 struct waits {
@@ -237,7 +257,7 @@ static void look_at_rings(struct mf_session *s, struct waits *w)
     s->place.nudges = nudges;
 }
 
-/* Of all ring readers within `elapsed` ns, since the last look. */
+/* Of all readers that are placed within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
     uint64_t requests = 0, bytes = 0;
@@ -251,7 +271,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
                  atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
-        if (!c || !c->ring)
+        if (!c || !placed(s, c))
             continue;
         if (mf__task_schedstat(r, at) < 0)
             continue;
@@ -370,6 +390,8 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     busy = others_run(s, &w, elapsed);
     busy = crowded(s, &w, now_ns) || w.nudges >= MANY_NUDGES || busy;
     set_group_nice(s, wanted_nice(s));
+    if (mode == MF__PLACE_YIELDING)
+        mf__free_heirs(s);
     s->place.looked_ns = now_ns;
     if (mode == MF__PLACE_YIELDING && busy) {
         stop_yielding(s, age);
@@ -389,7 +411,7 @@ bool mf__placement_may_sleep(struct mf_session *s)
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
         return true;
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
-        if (!mf__task_sleeps(s->readers[i]))
+        if (!mf__task_sleeps(s->readers[i]) || mf__may_have_heirs(s->readers[i]))
             return false;
     }
     return true;
@@ -423,13 +445,13 @@ void mf__placement_start(struct mf_session *s)
 {
     struct sched_param first = { .sched_priority = 1 };
 
-    if (!s->ring_count || s->ring_count != s->ring_queues || s->opts.placement != MF_PLACEMENT_AUTO)
+    if (!rings_placed(s) && !s->place.on_device)
         return;
     s->place.hold_ns = HOLD_NS;
     s->place.group_nice = s->place.nice_now = group_nice();
     s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
     begin_looking(s);
-    if (s->place.watchful || ordinary_share())
+    if (s->place.watchful || (ordinary_share() && !s->place.on_device))
         set_mode(s, MF__PLACE_YIELDING);
 }
 
@@ -446,15 +468,33 @@ void mf__placement_stop(struct mf_session *s)
     }
 }
 
-/* For the scheduler's class there are two. */
-static uint32_t wanted_mode(const struct mf__reader *r, bool ring)
+/* May the process run on each of the CPUs? An administrator who chose some for it has his reasons. */
+static bool has_all_cpus(const cpu_set_t *allowed, long cpus)
 {
-    return ring && atomic_load(&r->session->place_mode) == MF__PLACE_YIELDING ? MF__PLACE_YIELDING : MF__PLACE_PLAIN;
+    for (long i = 0; i < cpus; i++) {
+        if (!CPU_ISSET((size_t)i, allowed))
+            return false;
+    }
+    return true;
 }
 
-bool mf__placement_fits(const struct mf__reader *r, bool ring)
+bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
 {
-    return !atomic_load(&r->spent) || wanted_mode(r, ring) == MF__PLACE_YIELDING;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return !s->ring_count && s->opts.placement == MF_PLACEMENT_AUTO && cpus > 1 && readers == (uint32_t)cpus &&
+           s->channels[0]->ops->kind == MF_TRANSPORT_DEVICE && has_all_cpus(&s->allowed, cpus);
+}
+
+/* For the scheduler's class there are two. */
+static uint32_t wanted_mode(const struct mf_session *s, const struct mf__crew *c)
+{
+    return placed(s, c) && atomic_load(&s->place_mode) == MF__PLACE_YIELDING ? MF__PLACE_YIELDING : MF__PLACE_PLAIN;
+}
+
+bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c)
+{
+    return !atomic_load(&r->spent) || wanted_mode(r->session, c) == MF__PLACE_YIELDING;
 }
 
 /* Is one parked that is in SCHED_IDLE for good? */
@@ -470,10 +510,10 @@ static bool spent_one_waits(struct mf_session *s)
     return found;
 }
 
-bool mf__placement_apply(struct mf__reader *r, bool ring)
+bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c)
 {
     struct mf_session *s = r->session;
-    uint32_t mode = wanted_mode(r, ring);
+    uint32_t mode = wanted_mode(s, c);
     struct sched_param param = { 0 };
 
     if (mode == r->place_mode || (mode == MF__PLACE_PLAIN && r->place_mode == MF__PLACE_NONE))
@@ -521,18 +561,25 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     (void)late_ns;
 }
 
-bool mf__placement_apply(struct mf__reader *r, bool ring)
+bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c)
 {
     (void)r;
-    (void)ring;
+    (void)c;
     return true;
 }
 
-bool mf__placement_fits(const struct mf__reader *r, bool ring)
+bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c)
 {
     (void)r;
-    (void)ring;
+    (void)c;
     return true;
+}
+
+bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
+{
+    (void)s;
+    (void)readers;
+    return false;
 }
 
 #endif

@@ -81,3 +81,23 @@ int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, v
     pthread_mutex_unlock(&registry_lock);
     return rc;
 }
+
+static bool reads_for(struct mf_session *s, uint32_t tid)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        if (atomic_load(&s->readers[i]->tid) == tid)
+            return true;
+    }
+    return false;
+}
+
+bool mf__registry_has_reader(uint32_t tid)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&registry_lock);
+    for (struct mf_session *s = sessions; s && !found; s = s->next)
+        found = reads_for(s, tid);
+    pthread_mutex_unlock(&registry_lock);
+    return found;
+}

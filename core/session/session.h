@@ -7,6 +7,7 @@
 #define MF_SESSION_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -99,7 +100,7 @@ struct mf__counters {
 enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, MF__READER_PARKED, MF__READER_ENDED };
 
 /* Of a thread, in /proc; the monitor's own. */
-enum mf__task_file { MF__TASK_STAT, MF__TASK_SCHEDSTAT, MF__TASK_FILES };
+enum mf__task_file { MF__TASK_STAT, MF__TASK_SCHEDSTAT, MF__TASK_CHILDREN, MF__TASK_FILES };
 
 struct mf__task_files {
     uint32_t tid;
@@ -116,7 +117,10 @@ struct mf__reader {
     struct mf__crew *settled;          /* for which crew: the reader's own */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
+    _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU, in a handler that goes on */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
+    uint64_t looked_requests;          /* and stats.requests, */
+    uint32_t same_looks;               /* looks in a row that found it in one handler */
     struct mf__task_files files;
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */
@@ -140,7 +144,7 @@ struct mf__reader {
 
 /* ---- sessions ----------------------------------------------------------------------------------- */
 
-/* How ring readers are scheduled: see placement.c. */
+/* How readers are scheduled: see placement.c. */
 enum mf__place_mode { MF__PLACE_NONE, MF__PLACE_PLAIN, MF__PLACE_YIELDING, MF__PLACE_APART };
 
 enum mf__phase { MF__NEW, MF__READY, MF__RUNNING, MF__OVER };
@@ -189,6 +193,9 @@ struct mf_session {
     struct mf__channel **rings;
     uint32_t ring_count;
     uint32_t ring_queues;
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    cpu_set_t allowed; /* where the process might run when the session started */
+#endif
     bool rings_shut;
     uint32_t holders; /* cancelled threads that stay for the entries that they armed */
     pthread_mutex_t serial;
@@ -203,6 +210,8 @@ struct mf_session {
     struct {
         int group_nice; /* of the autogroup before it was touched */
         int nice_now;
+        bool on_device;       /* no rings: readers of the device are placed */
+        bool one_each;        /* CPU has a reader, although they exclude each other */
         bool watchful;        /* the monitor runs whatever the group's nice value is */
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
@@ -214,6 +223,8 @@ struct mf_session {
         uint64_t window_turns;               /* of the readers since */
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool crowded, idle_cpu;
+        uint64_t threads; /* of the process, when heirs were looked for among them */
+        uint32_t sweep;
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
@@ -275,6 +286,8 @@ bool mf__task_sleeps(struct mf__reader *r); /* rather than runs or waits for a C
 uint64_t mf__task_ran_ns(const struct mf__reader *r);
 /* ns that it ran, ns that it waited to run, how often it got to run. 0 or -errno. */
 int mf__task_schedstat(struct mf__reader *r, uint64_t at[3]);
+/* Process ids of its children, each followed by a space; "" if there are none. 0 or -errno. */
+int mf__task_children(struct mf__reader *r, char *text, size_t room);
 void mf__tasks_forget(struct mf_session *s); /* once there is no monitor */
 int mf__read_text(const char *path, char *text, size_t room);
 /* Decimal numbers between white space, up to `count`; how many there were. */
@@ -286,17 +299,26 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 /* No reader that yields is kept from a CPU: it could not wake the monitor. */
 bool mf__placement_may_sleep(struct mf_session *s);
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
-/* Ring readers are bound to no CPU for now. */
-static inline bool mf__placement_apart(struct mf_session *s)
+/* Do readers of the device, so many for all CPUs, yield to clients on one each? */
+bool mf__placement_of_device(const struct mf_session *s, uint32_t readers);
+/* The members of a crew that has a home are bound to no CPU for now. */
+static inline bool mf__placement_unbound(struct mf_session *s, const struct mf__crew *c)
 {
-    return atomic_load_explicit(&s->place_mode, memory_order_relaxed) == MF__PLACE_APART;
+    uint32_t mode = atomic_load_explicit(&s->place_mode, memory_order_relaxed);
+
+    return c->ring ? mode == MF__PLACE_APART : s->place.on_device && mode != MF__PLACE_YIELDING;
 }
 void mf__placement_stop(struct mf_session *s);
 void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 /* On a reader's thread: do as the session has decided. false: another must take its place. */
-bool mf__placement_apply(struct mf__reader *r, bool ring);
+bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c);
 /* May this reader, which is parked, serve as the session has decided? */
-bool mf__placement_fits(const struct mf__reader *r, bool ring);
+bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c);
+
+/* inherit.c */
+void mf__free_heirs(struct mf_session *s);     /* the monitor, at each look while readers yield */
+bool mf__may_have_heirs(struct mf__reader *r); /* which it has not looked for yet */
+void mf__take_back(struct mf__reader *r);      /* a reader after a long handler: it may be bound to nothing any more */
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);
@@ -340,6 +362,9 @@ int mf__registry_add(struct mf_session *s);
 void mf__registry_remove(struct mf_session *s);
 /* Call fn for each session on this connection (0: only `self`). */
 int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, void *arg), void *arg);
+
+/* Is this thread a reader of any session of the process? */
+bool mf__registry_has_reader(uint32_t tid);
 
 /* stats.c */
 uint64_t mf__now_ns(void);

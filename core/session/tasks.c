@@ -60,7 +60,9 @@ static void forget(struct mf__task_files *f)
 
 static int read_task_file(struct mf__reader *r, enum mf__task_file file, char *text, size_t room)
 {
-    static const char *const names[] = { [MF__TASK_STAT] = "stat", [MF__TASK_SCHEDSTAT] = "schedstat" };
+    static const char *const names[] = {
+        [MF__TASK_STAT] = "stat", [MF__TASK_SCHEDSTAT] = "schedstat", [MF__TASK_CHILDREN] = "children"
+    };
     uint32_t tid = atomic_load(&r->tid);
     struct mf__task_files *f = &r->files;
     char path[64];
@@ -104,6 +106,13 @@ int mf__task_schedstat(struct mf__reader *r, uint64_t at[3])
     if (rc < 0)
         return rc;
     return mf__read_numbers(text, at, 3) == 3 ? 0 : -EIO;
+}
+
+int mf__task_children(struct mf__reader *r, char *text, size_t room)
+{
+    int rc = read_task_file(r, MF__TASK_CHILDREN, text, room);
+
+    return rc == -EIO ? 0 : rc; /* an empty file is what is there for the most part */
 }
 
 uint64_t mf__task_ran_ns(const struct mf__reader *r)

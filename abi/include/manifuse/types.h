@@ -395,7 +395,7 @@ enum mf_uring_mode { MF_URING_AUTO = 0, MF_URING_OFF = 1, MF_URING_REQUIRE = 2 }
 
 /** Where reader threads run, and how they stand to their clients in the scheduler's eyes. */
 enum mf_placement {
-    MF_PLACEMENT_AUTO = 0,   /**< rings: bound to their CPU, and yielding to clients while the machine is quiet */
+    MF_PLACEMENT_AUTO = 0,   /**< bound to a CPU each, and yielding to clients, while the machine is quiet */
     MF_PLACEMENT_PINNED = 1, /**< each reader bound to a CPU, also on the device; scheduled as any thread */
     MF_PLACEMENT_FREE = 2    /**< wherever the scheduler likes */
 };

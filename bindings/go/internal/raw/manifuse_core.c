@@ -21,6 +21,7 @@
 #define MF_SESSION_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -438,7 +439,7 @@ enum mf_uring_mode { MF_URING_AUTO = 0, MF_URING_OFF = 1, MF_URING_REQUIRE = 2 }
 
 /** Where reader threads run, and how they stand to their clients in the scheduler's eyes. */
 enum mf_placement {
-    MF_PLACEMENT_AUTO = 0,   /**< rings: bound to their CPU, and yielding to clients while the machine is quiet */
+    MF_PLACEMENT_AUTO = 0,   /**< bound to a CPU each, and yielding to clients, while the machine is quiet */
     MF_PLACEMENT_PINNED = 1, /**< each reader bound to a CPU, also on the device; scheduled as any thread */
     MF_PLACEMENT_FREE = 2    /**< wherever the scheduler likes */
 };
@@ -2438,6 +2439,9 @@ struct mf__crew {
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
 
+/* Readers of the device begin to yield to their clients, or end it: how many receive there may depend on that. */
+void mf__crews_yield(struct mf_session *s, bool yields);
+
 /* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
 void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
 
@@ -2535,7 +2539,7 @@ struct mf__counters {
 enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, MF__READER_PARKED, MF__READER_ENDED };
 
 /* Of a thread, in /proc; the monitor's own. */
-enum mf__task_file { MF__TASK_STAT, MF__TASK_SCHEDSTAT, MF__TASK_FILES };
+enum mf__task_file { MF__TASK_STAT, MF__TASK_SCHEDSTAT, MF__TASK_CHILDREN, MF__TASK_FILES };
 
 struct mf__task_files {
     uint32_t tid;
@@ -2552,7 +2556,10 @@ struct mf__reader {
     struct mf__crew *settled;          /* for which crew: the reader's own */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
+    _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU, in a handler that goes on */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
+    uint64_t looked_requests;          /* and stats.requests, */
+    uint32_t same_looks;               /* looks in a row that found it in one handler */
     struct mf__task_files files;
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */
@@ -2576,7 +2583,7 @@ struct mf__reader {
 
 /* ---- sessions ----------------------------------------------------------------------------------- */
 
-/* How ring readers are scheduled: see placement.c. */
+/* How readers are scheduled: see placement.c. */
 enum mf__place_mode { MF__PLACE_NONE, MF__PLACE_PLAIN, MF__PLACE_YIELDING, MF__PLACE_APART };
 
 enum mf__phase { MF__NEW, MF__READY, MF__RUNNING, MF__OVER };
@@ -2625,6 +2632,9 @@ struct mf_session {
     struct mf__channel **rings;
     uint32_t ring_count;
     uint32_t ring_queues;
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    cpu_set_t allowed; /* where the process might run when the session started */
+#endif
     bool rings_shut;
     uint32_t holders; /* cancelled threads that stay for the entries that they armed */
     pthread_mutex_t serial;
@@ -2639,6 +2649,8 @@ struct mf_session {
     struct {
         int group_nice; /* of the autogroup before it was touched */
         int nice_now;
+        bool on_device;       /* no rings: readers of the device are placed */
+        bool one_each;        /* CPU has a reader, although they exclude each other */
         bool watchful;        /* the monitor runs whatever the group's nice value is */
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
@@ -2650,6 +2662,8 @@ struct mf_session {
         uint64_t window_turns;               /* of the readers since */
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool crowded, idle_cpu;
+        uint64_t threads; /* of the process, when heirs were looked for among them */
+        uint32_t sweep;
     } place;
 
     _Atomic uint32_t ending;  /* 1: somebody shall call mf_session_finish() */
@@ -2711,6 +2725,8 @@ bool mf__task_sleeps(struct mf__reader *r); /* rather than runs or waits for a C
 uint64_t mf__task_ran_ns(const struct mf__reader *r);
 /* ns that it ran, ns that it waited to run, how often it got to run. 0 or -errno. */
 int mf__task_schedstat(struct mf__reader *r, uint64_t at[3]);
+/* Process ids of its children, each followed by a space; "" if there are none. 0 or -errno. */
+int mf__task_children(struct mf__reader *r, char *text, size_t room);
 void mf__tasks_forget(struct mf_session *s); /* once there is no monitor */
 int mf__read_text(const char *path, char *text, size_t room);
 /* Decimal numbers between white space, up to `count`; how many there were. */
@@ -2722,17 +2738,26 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 /* No reader that yields is kept from a CPU: it could not wake the monitor. */
 bool mf__placement_may_sleep(struct mf_session *s);
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
-/* Ring readers are bound to no CPU for now. */
-static inline bool mf__placement_apart(struct mf_session *s)
+/* Do readers of the device, so many for all CPUs, yield to clients on one each? */
+bool mf__placement_of_device(const struct mf_session *s, uint32_t readers);
+/* The members of a crew that has a home are bound to no CPU for now. */
+static inline bool mf__placement_unbound(struct mf_session *s, const struct mf__crew *c)
 {
-    return atomic_load_explicit(&s->place_mode, memory_order_relaxed) == MF__PLACE_APART;
+    uint32_t mode = atomic_load_explicit(&s->place_mode, memory_order_relaxed);
+
+    return c->ring ? mode == MF__PLACE_APART : s->place.on_device && mode != MF__PLACE_YIELDING;
 }
 void mf__placement_stop(struct mf_session *s);
 void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 /* On a reader's thread: do as the session has decided. false: another must take its place. */
-bool mf__placement_apply(struct mf__reader *r, bool ring);
+bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c);
 /* May this reader, which is parked, serve as the session has decided? */
-bool mf__placement_fits(const struct mf__reader *r, bool ring);
+bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c);
+
+/* inherit.c */
+void mf__free_heirs(struct mf_session *s);     /* the monitor, at each look while readers yield */
+bool mf__may_have_heirs(struct mf__reader *r); /* which it has not looked for yet */
+void mf__take_back(struct mf__reader *r);      /* a reader after a long handler: it may be bound to nothing any more */
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);
@@ -2776,6 +2801,9 @@ int mf__registry_add(struct mf_session *s);
 void mf__registry_remove(struct mf_session *s);
 /* Call fn for each session on this connection (0: only `self`). */
 int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, void *arg), void *arg);
+
+/* Is this thread a reader of any session of the process? */
+bool mf__registry_has_reader(uint32_t tid);
 
 /* stats.c */
 uint64_t mf__now_ns(void);
@@ -6509,21 +6537,37 @@ int mf_main(int argc, char **argv, const struct mf_ops *ops, void *user)
 /* ==== core/session/crew.c ==== */
 /* SPDX-License-Identifier: MIT */
 /* crew.c - who receives: joining, parking and leaving a crew. */
-#include <sched.h>
 
 
-/*
- * Readers that are there for good. The device beside rings carries FORGET and INTERRUPT only. More than CPUs would only
- * take turns while handlers return at once, and be woken for it: 8 on 2 CPUs serve a quarter less than one.
- */
-static uint32_t device_base(const struct mf_session *s)
+/* More than CPUs would only take turns while handlers return at once, and be woken for it: 8 on 2 serve a quarter less. */
+static uint32_t one_per_cpu(const struct mf_session *s)
 {
     uint32_t target = mf__reader_target(s);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
+    return cpus > 0 && target > (uint32_t)cpus ? (uint32_t)cpus : target;
+}
+
+/* Readers that are there for good. The device beside rings carries FORGET and INTERRUPT only. */
+static uint32_t device_base(const struct mf_session *s)
+{
     if (s->ring_count || (s->hooks.flags & MF_UPCALL_EXCLUSIVE))
         return 1;
-    return cpus > 0 && target > (uint32_t)cpus ? (uint32_t)cpus : target;
+    return one_per_cpu(s);
+}
+
+/* Those that exclude each other are worth their while side by side where they yield: the right one has most to do. */
+void mf__crews_yield(struct mf_session *s, bool yields)
+{
+    uint32_t more = one_per_cpu(s) - 1;
+
+    if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE) || s->place.one_each == yields)
+        return;
+    s->place.one_each = yields;
+    if (yields)
+        atomic_fetch_add(&s->crews[0].base, more);
+    else
+        atomic_fetch_sub(&s->crews[0].base, more);
 }
 
 static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)
@@ -6547,12 +6591,12 @@ static int32_t ring_cpu(const struct mf_session *s, uint32_t ring)
     return (int32_t)ring;
 }
 
-/* Readers of the device share its CPUs out only if they are told to: what is pinned suffers on a busy machine. */
+/* Readers of the device share the CPUs out if they are told to, or yield there: see placement.c. */
 static int32_t reader_cpu(const struct mf__reader *r, const struct mf__crew *c)
 {
     long cpus;
 
-    if (c->ring || r->session->opts.placement != MF_PLACEMENT_PINNED)
+    if (c->ring || (r->session->opts.placement != MF_PLACEMENT_PINNED && !r->session->place.on_device))
         return c->cpu;
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     return cpus > 0 ? (int32_t)(r->index % (uint32_t)cpus) : -1;
@@ -6571,6 +6615,17 @@ static uint32_t reader_limit(const struct mf_session *s, uint32_t total)
     return limit > total ? limit : total;
 }
 
+/* By the program's first thread: the one that calls may itself have been bound. */
+static void note_allowed(struct mf_session *s)
+{
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    if (sched_getaffinity(getpid(), sizeof(s->allowed), &s->allowed) < 0)
+        memset(&s->allowed, 0xff, sizeof(s->allowed));
+#else
+    (void)s;
+#endif
+}
+
 int mf__crews_make(struct mf_session *s)
 {
     uint32_t count = 1 + s->ring_count;
@@ -6582,6 +6637,7 @@ int mf__crews_make(struct mf_session *s)
     if (!s->crews)
         return -ENOMEM;
     s->crew_count = count;
+    note_allowed(s);
     crew_init(s, &s->crews[0], NULL, device_base(s));
     for (uint32_t i = 0; i < s->ring_count; i++) {
         crew_init(s, &s->crews[1 + i], s->rings[i], 1);
@@ -6595,6 +6651,7 @@ int mf__crews_make(struct mf_session *s)
             atomic_store(&s->readers[reader++]->crew, &s->crews[c]);
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
+    s->place.on_device = mf__placement_of_device(s, one_per_cpu(s));
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;
@@ -6635,6 +6692,7 @@ void mf__crews_free(struct mf_session *s)
 static void settle_on_cpu(struct mf__reader *r, int32_t cpu)
 {
 #if defined(__linux__) && !defined(MF_NO_LINUX)
+    const cpu_set_t *allowed = &r->session->allowed;
     cpu_set_t set;
 
     if (cpu == r->cpu)
@@ -6642,11 +6700,8 @@ static void settle_on_cpu(struct mf__reader *r, int32_t cpu)
     CPU_ZERO(&set);
     if (cpu >= 0)
         CPU_SET((unsigned)cpu, &set);
-    else
-        for (unsigned i = 0; i < CPU_SETSIZE; i++)
-            CPU_SET(i, &set);
     /* An offline or forbidden CPU: then the thread stays where it may run. */
-    (void)sched_setaffinity(0, sizeof(set), &set);
+    (void)sched_setaffinity(0, sizeof(set), cpu >= 0 && CPU_ISSET((unsigned)cpu, allowed) ? &set : allowed);
     r->cpu = cpu;
 #else
     (void)r;
@@ -6695,8 +6750,9 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         r->home = reader_cpu(r, c);
         r->settled = c;
     }
-    settle_on_cpu(r, c->ring && mf__placement_apart(r->session) ? -1 : r->home);
-    while (!mf__placement_apply(r, c->ring != NULL)) {
+    mf__take_back(r);
+    settle_on_cpu(r, mf__placement_unbound(r->session, c) ? -1 : r->home);
+    while (!mf__placement_apply(r, c)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);
         atomic_fetch_sub(&c->members, 1);
@@ -6964,6 +7020,146 @@ void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
 #undef RELAX
 #undef TURN_SPINS
 
+/* ==== core/session/inherit.c ==== */
+/* SPDX-License-Identifier: MIT */
+/*
+ * inherit.c - threads and programs that handlers start shall not run like readers.
+ *
+ * A new thread or process has the scheduling class and the CPUs of the thread that made it. Readers that yield are in
+ * SCHED_IDLE and bound to one CPU: a pool of workers that a handler makes at its first use, or a program that it runs,
+ * would stay that way for good, and starve on a busy machine. There is no hook for that, so the monitor looks for such
+ * heirs: among the threads when their number has changed, and among the children of each reader. Whatever is in
+ * SCHED_IDLE on a single CPU, and is no reader, is taken for one. A reader whose handler goes on for longer is no reader
+ * for that time, and runs like any thread; so do its heirs.
+ */
+#include <dirent.h>
+#include <sys/stat.h>
+
+
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+
+#ifndef SCHED_IDLE
+#define SCHED_IDLE 5
+#endif
+#ifndef SCHED_RESET_ON_FORK
+#define SCHED_RESET_ON_FORK 0x40000000
+#endif
+
+#define SWEEP_LOOKS 64u /* the number of threads may be the same although they are others */
+
+static bool is_heir(pid_t id)
+{
+    cpu_set_t set;
+
+    return (sched_getscheduler(id) & ~SCHED_RESET_ON_FORK) == SCHED_IDLE &&
+           sched_getaffinity(id, sizeof(set), &set) == 0 && CPU_COUNT(&set) == 1;
+}
+
+static bool set_free(const struct mf_session *s, pid_t id)
+{
+    struct sched_param param = { 0 };
+
+    (void)sched_setaffinity(id, sizeof(s->allowed), &s->allowed);
+    return sched_setscheduler(id, SCHED_OTHER, &param) == 0;
+}
+
+static void free_heir(struct mf_session *s, pid_t id, const char *what)
+{
+    if (is_heir(id) && set_free(s, id))
+        mf__logf(&s->log, MF_LOG_INFO, "%s %d, which a handler started, is scheduled like any other now", what,
+                 (int)id);
+}
+
+static void free_threads(struct mf_session *s)
+{
+    DIR *dir = opendir("/proc/self/task");
+    struct dirent *entry;
+
+    while (dir && (entry = readdir(dir))) {
+        uint32_t tid = (uint32_t)strtoul(entry->d_name, NULL, 10);
+
+        if (tid && !mf__registry_has_reader(tid))
+            free_heir(s, (pid_t)tid, "thread");
+    }
+    if (dir)
+        closedir(dir);
+}
+
+static void free_children(struct mf_session *s, struct mf__reader *r)
+{
+    char text[512], *at = text, *end;
+    long pid;
+
+    if (mf__task_children(r, text, sizeof(text)) < 0)
+        return;
+    for (; (pid = strtol(at, &end, 10)) > 0; at = end)
+        free_heir(s, (pid_t)pid, "process");
+}
+
+bool mf__may_have_heirs(struct mf__reader *r)
+{
+    return atomic_load(&r->state) == MF__READER_BUSY && r->same_looks < 2;
+}
+
+/* In one handler since the last look? Where its thread may not leave SCHED_IDLE there is nothing to be done. */
+static void free_reader(struct mf_session *s, struct mf__reader *r)
+{
+    uint64_t requests = atomic_load(&r->stats.requests);
+    bool same = atomic_load(&r->state) == MF__READER_BUSY && requests == r->looked_requests;
+
+    r->looked_requests = requests;
+    r->same_looks = same ? r->same_looks + 1 : 0;
+    if (r->same_looks == 2 && set_free(s, (pid_t)atomic_load(&r->tid)))
+        atomic_store(&r->freed, true);
+}
+
+void mf__free_heirs(struct mf_session *s)
+{
+    struct stat st;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        free_reader(s, s->readers[i]);
+        free_children(s, s->readers[i]);
+    }
+    if (stat("/proc/self/task", &st) < 0)
+        return;
+    if (st.st_nlink == s->place.threads && ++s->place.sweep % SWEEP_LOOKS)
+        return;
+    s->place.threads = st.st_nlink;
+    free_threads(s);
+}
+
+void mf__take_back(struct mf__reader *r)
+{
+    if (!atomic_load_explicit(&r->freed, memory_order_relaxed) || !atomic_exchange(&r->freed, false))
+        return;
+    r->cpu = -1;
+    r->place_mode = MF__PLACE_PLAIN;
+}
+
+#else
+
+bool mf__may_have_heirs(struct mf__reader *r)
+{
+    (void)r;
+    return false;
+}
+
+void mf__free_heirs(struct mf_session *s)
+{
+    (void)s;
+}
+
+void mf__take_back(struct mf__reader *r)
+{
+    (void)r;
+}
+
+#endif
+#undef SCHED_IDLE
+#undef SCHED_RESET_ON_FORK
+#undef SWEEP_LOOKS
+
 /* ==== core/session/interrupt.c ==== */
 /* SPDX-License-Identifier: MIT */
 /*
@@ -7123,8 +7319,7 @@ static struct mf__reader *parked(struct mf_session *s, const struct mf__crew *c)
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->state) != MF__READER_PARKED || atomic_load(&r->crew) ||
-            !mf__placement_fits(r, c->ring != NULL))
+        if (atomic_load(&r->state) != MF__READER_PARKED || atomic_load(&r->crew) || !mf__placement_fits(r, c))
             continue;
         if (atomic_load(&r->spent))
             return r;
@@ -7462,7 +7657,7 @@ int mf__monitor_start(struct mf_session *s)
 {
     int rc = 0;
 
-    if (!s->may_grow && !s->ring_count)
+    if (!s->may_grow && !s->ring_count && !s->place.on_device)
         return 0;
     rc = mf__helper_thread(&s->monitor, "mf-monitor", monitor_main, s);
     s->monitor_on = rc == 0;
@@ -7779,7 +7974,7 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
 /* ==== core/session/placement.c ==== */
 /* SPDX-License-Identifier: MIT */
 /*
- * placement.c - how ring readers stand towards their clients in the scheduler's eyes.
+ * placement.c - how readers stand towards their clients in the scheduler's eyes.
  *
  * A ring is fast because client and reader take turns on one CPU. A server that runs in a scheduling group of its
  * own (a session, with autogroup) loses that: at each answer the scheduler finds another CPU idle and moves the
@@ -7790,10 +7985,21 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
  * monitor has no priority it may be kept waiting, too: that says the same. So does
  * a machine without an idle CPU, if the readers leave most of it to others.
  *
+ * On the device a request wakes the reader that has waited longest, on whatever CPU. But with one that yields on the
+ * client's own CPU, this one runs as soon as the client sleeps, and has the request before the other is awake: most
+ * requests then cross no CPU there either. It takes a reader on each CPU, and the right to leave SCHED_IDLE again, for
+ * this is the ordinary case of sessions whose handlers may start threads and programs: inherit.c sets those free.
+ *
  * A stream that is read ahead is another matter: the client copies what it has got while the reader could bring the
  * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room.
  */
 
+
+/* One ring for each CPU. */
+static bool rings_placed(const struct mf_session *s)
+{
+    return s->ring_count && s->ring_count == s->ring_queues && s->opts.placement == MF_PLACEMENT_AUTO;
+}
 
 /* In words: where readers are bound to, and how they are scheduled now. */
 void mf__placement_describe(struct mf_session *s, char *text, size_t room)
@@ -7803,8 +8009,10 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 
     if (s->opts.placement == MF_PLACEMENT_PINNED)
         where = "each reader is bound to a CPU, as asked";
-    else if (s->ring_count && s->ring_count == s->ring_queues && s->opts.placement == MF_PLACEMENT_AUTO)
+    else if (rings_placed(s))
         where = "ring readers are bound to their queue's CPU";
+    else if (s->place.on_device && atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
+        where = "readers are bound to a CPU each";
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
         how = "they yield to their clients, since the machine is quiet";
     else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
@@ -7824,7 +8032,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #endif
 
 #define GROUP_NICE 15 /* at 10, eight clients drift into a pattern of one request per turn; more brings nothing more */
-#define GROUP_NICE_UNWATCHED 5
+#define GROUP_NICE_MILD 5
 #define LOOK_NS 24000000u     /* between two looks */
 #define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
 #define WAIT_PER_BYTE_NS 2u   /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
@@ -7873,7 +8081,7 @@ static int wanted_nice(const struct mf_session *s)
 {
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
         return s->place.group_nice;
-    return s->place.watchful ? GROUP_NICE : GROUP_NICE_UNWATCHED;
+    return s->place.watchful && !s->place.on_device ? GROUP_NICE : GROUP_NICE_MILD;
 }
 
 static int group_nice(void)
@@ -7955,8 +8163,9 @@ static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
     atomic_store(&s->place_mode, mode);
+    mf__crews_yield(s, mode == MF__PLACE_YIELDING);
     set_group_nice(s, wanted_nice(s));
-    mf__logf(&s->log, MF_LOG_INFO, "ring readers %s",
+    mf__logf(&s->log, MF_LOG_INFO, "readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients"
              : mode == MF__PLACE_APART  ? "run apart from their clients"
                                         : "run as others");
@@ -7979,6 +8188,12 @@ static void rouse(struct mf_session *s)
 static bool starved(struct mf__reader *r, uint64_t count)
 {
     return count == r->turns && !mf__task_sleeps(r);
+}
+
+/* Are the members of this crew placed at all? */
+static bool placed(const struct mf_session *s, const struct mf__crew *c)
+{
+    return c->ring || s->place.on_device;
 }
 
 struct waits {
@@ -8007,7 +8222,7 @@ static void look_at_rings(struct mf_session *s, struct waits *w)
     s->place.nudges = nudges;
 }
 
-/* Of all ring readers within `elapsed` ns, since the last look. */
+/* Of all readers that are placed within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
     uint64_t requests = 0, bytes = 0;
@@ -8021,7 +8236,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
                  atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
-        if (!c || !c->ring)
+        if (!c || !placed(s, c))
             continue;
         if (mf__task_schedstat(r, at) < 0)
             continue;
@@ -8140,6 +8355,8 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     busy = others_run(s, &w, elapsed);
     busy = crowded(s, &w, now_ns) || w.nudges >= MANY_NUDGES || busy;
     set_group_nice(s, wanted_nice(s));
+    if (mode == MF__PLACE_YIELDING)
+        mf__free_heirs(s);
     s->place.looked_ns = now_ns;
     if (mode == MF__PLACE_YIELDING && busy) {
         stop_yielding(s, age);
@@ -8159,7 +8376,7 @@ bool mf__placement_may_sleep(struct mf_session *s)
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
         return true;
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
-        if (!mf__task_sleeps(s->readers[i]))
+        if (!mf__task_sleeps(s->readers[i]) || mf__may_have_heirs(s->readers[i]))
             return false;
     }
     return true;
@@ -8193,13 +8410,13 @@ void mf__placement_start(struct mf_session *s)
 {
     struct sched_param first = { .sched_priority = 1 };
 
-    if (!s->ring_count || s->ring_count != s->ring_queues || s->opts.placement != MF_PLACEMENT_AUTO)
+    if (!rings_placed(s) && !s->place.on_device)
         return;
     s->place.hold_ns = HOLD_NS;
     s->place.group_nice = s->place.nice_now = group_nice();
     s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
     begin_looking(s);
-    if (s->place.watchful || ordinary_share())
+    if (s->place.watchful || (ordinary_share() && !s->place.on_device))
         session_placement_set_mode(s, MF__PLACE_YIELDING);
 }
 
@@ -8216,15 +8433,33 @@ void mf__placement_stop(struct mf_session *s)
     }
 }
 
-/* For the scheduler's class there are two. */
-static uint32_t wanted_mode(const struct mf__reader *r, bool ring)
+/* May the process run on each of the CPUs? An administrator who chose some for it has his reasons. */
+static bool has_all_cpus(const cpu_set_t *allowed, long cpus)
 {
-    return ring && atomic_load(&r->session->place_mode) == MF__PLACE_YIELDING ? MF__PLACE_YIELDING : MF__PLACE_PLAIN;
+    for (long i = 0; i < cpus; i++) {
+        if (!CPU_ISSET((size_t)i, allowed))
+            return false;
+    }
+    return true;
 }
 
-bool mf__placement_fits(const struct mf__reader *r, bool ring)
+bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
 {
-    return !atomic_load(&r->spent) || wanted_mode(r, ring) == MF__PLACE_YIELDING;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return !s->ring_count && s->opts.placement == MF_PLACEMENT_AUTO && cpus > 1 && readers == (uint32_t)cpus &&
+           s->channels[0]->ops->kind == MF_TRANSPORT_DEVICE && has_all_cpus(&s->allowed, cpus);
+}
+
+/* For the scheduler's class there are two. */
+static uint32_t wanted_mode(const struct mf_session *s, const struct mf__crew *c)
+{
+    return placed(s, c) && atomic_load(&s->place_mode) == MF__PLACE_YIELDING ? MF__PLACE_YIELDING : MF__PLACE_PLAIN;
+}
+
+bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c)
+{
+    return !atomic_load(&r->spent) || wanted_mode(r->session, c) == MF__PLACE_YIELDING;
 }
 
 /* Is one parked that is in SCHED_IDLE for good? */
@@ -8240,10 +8475,10 @@ static bool spent_one_waits(struct mf_session *s)
     return found;
 }
 
-bool mf__placement_apply(struct mf__reader *r, bool ring)
+bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c)
 {
     struct mf_session *s = r->session;
-    uint32_t mode = wanted_mode(r, ring);
+    uint32_t mode = wanted_mode(s, c);
     struct sched_param param = { 0 };
 
     if (mode == r->place_mode || (mode == MF__PLACE_PLAIN && r->place_mode == MF__PLACE_NONE))
@@ -8291,18 +8526,25 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     (void)late_ns;
 }
 
-bool mf__placement_apply(struct mf__reader *r, bool ring)
+bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c)
 {
     (void)r;
-    (void)ring;
+    (void)c;
     return true;
 }
 
-bool mf__placement_fits(const struct mf__reader *r, bool ring)
+bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c)
 {
     (void)r;
-    (void)ring;
+    (void)c;
     return true;
+}
+
+bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
+{
+    (void)s;
+    (void)readers;
+    return false;
 }
 
 #endif
@@ -8310,7 +8552,7 @@ bool mf__placement_fits(const struct mf__reader *r, bool ring)
 #undef APART_NS
 #undef ENOUGH_TURNS
 #undef GROUP_NICE
-#undef GROUP_NICE_UNWATCHED
+#undef GROUP_NICE_MILD
 #undef HOLD_MAX_NS
 #undef HOLD_NS
 #undef LONG_LOOKS
@@ -8716,6 +8958,26 @@ int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, v
     }
     pthread_mutex_unlock(&registry_lock);
     return rc;
+}
+
+static bool reads_for(struct mf_session *s, uint32_t tid)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        if (atomic_load(&s->readers[i]->tid) == tid)
+            return true;
+    }
+    return false;
+}
+
+bool mf__registry_has_reader(uint32_t tid)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&registry_lock);
+    for (struct mf_session *s = sessions; s && !found; s = s->next)
+        found = reads_for(s, tid);
+    pthread_mutex_unlock(&registry_lock);
+    return found;
 }
 
 /* ==== core/session/reply.c ==== */
@@ -9950,7 +10212,9 @@ static void forget(struct mf__task_files *f)
 
 static int read_task_file(struct mf__reader *r, enum mf__task_file file, char *text, size_t room)
 {
-    static const char *const names[] = { [MF__TASK_STAT] = "stat", [MF__TASK_SCHEDSTAT] = "schedstat" };
+    static const char *const names[] = {
+        [MF__TASK_STAT] = "stat", [MF__TASK_SCHEDSTAT] = "schedstat", [MF__TASK_CHILDREN] = "children"
+    };
     uint32_t tid = atomic_load(&r->tid);
     struct mf__task_files *f = &r->files;
     char path[64];
@@ -9994,6 +10258,13 @@ int mf__task_schedstat(struct mf__reader *r, uint64_t at[3])
     if (rc < 0)
         return rc;
     return mf__read_numbers(text, at, 3) == 3 ? 0 : -EIO;
+}
+
+int mf__task_children(struct mf__reader *r, char *text, size_t room)
+{
+    int rc = read_task_file(r, MF__TASK_CHILDREN, text, room);
+
+    return rc == -EIO ? 0 : rc; /* an empty file is what is there for the most part */
 }
 
 uint64_t mf__task_ran_ns(const struct mf__reader *r)
@@ -10132,7 +10403,6 @@ uint64_t mf__typed_mask(const struct mf_ops *o)
 /* ==== core/transport/clone.c ==== */
 /* SPDX-License-Identifier: MIT */
 /* clone.c - further descriptors of a connection, and what the system tells about one. Linux only. */
-#include <sys/stat.h>
 
 
 #if defined(__linux__) && !defined(MF_NO_LINUX)

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/* How readers of a real mount stand in the scheduler's eyes, and that nothing else comes to stand there. */
+#include <errno.h>
+#include <sched.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "mount_site.h"
+
+static struct fs_rig rig;
+static cpu_set_t all; /* where this process may run */
+
+static void setup(void)
+{
+    site_begin();
+    fs_init(&rig);
+    rig.opts.uring = MF_URING_OFF;
+    rig.opts.readers = 0;
+    cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+    if (CPU_COUNT(&all) < 2 || CPU_COUNT(&all) > 8)
+        cr_skip_test("needs 2 to 8 CPUs");
+}
+
+TestSuite(placement, .init = setup, .timeout = 60);
+
+static bool may_yield(void)
+{
+    const struct sched_param fifo = { .sched_priority = 1 }, other = { 0 };
+    bool may = sched_setscheduler(0, SCHED_FIFO, &fifo) == 0;
+
+    return may && sched_setscheduler(0, SCHED_OTHER, &other) == 0;
+}
+
+static void serve_yielding(void)
+{
+    if (!may_yield())
+        cr_skip_test("needs the right to class SCHED_FIFO");
+    site_serve(&rig);
+}
+
+static void end(void)
+{
+    cr_expect_eq(fs_stop(&rig), 0, "%d", rig.result);
+    cr_expect_not(site_mounted(), "the mount is still there");
+    fs_end(&rig);
+}
+
+static bool like_a_reader(pid_t id)
+{
+    cpu_set_t set;
+
+    return sched_getscheduler(id) == SCHED_IDLE && sched_getaffinity(id, sizeof(set), &set) == 0 &&
+           CPU_COUNT(&set) == 1;
+}
+
+static bool like_any_other(pid_t id)
+{
+    cpu_set_t set;
+
+    return sched_getscheduler(id) == SCHED_OTHER && sched_getaffinity(id, sizeof(set), &set) == 0 &&
+           CPU_EQUAL(&set, &all);
+}
+
+static unsigned yielding(void)
+{
+    unsigned n = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&rig.s->reader_count); i++) {
+        pid_t tid = (pid_t)atomic_load(&rig.s->readers[i]->tid);
+
+        n += tid && like_a_reader(tid);
+    }
+    return n;
+}
+
+/* Others may keep the machine busy: then readers do not yield, and it is tried again. */
+#define WALK_UNTIL(condition)                              \
+    do {                                                   \
+        for (int n_ = 0; n_ < 500 && !(condition); n_++) { \
+            cr_assert_eq(site_run(site_walk, NULL), 0);    \
+            usleep(10000);                                 \
+        }                                                  \
+        cr_assert(condition, "never: %s", #condition);     \
+    } while (0)
+
+Test(placement, readers_of_the_device_yield_on_a_cpu_each)
+{
+    serve_yielding();
+    WALK_UNTIL(yielding() == (unsigned)CPU_COUNT(&all));
+    cr_expect(strstr(fs_info(&rig).placement, "a CPU each"), "%s", fs_info(&rig).placement);
+    end();
+}
+
+Test(placement, an_administrator_who_chose_cpus_has_his_way)
+{
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    for (int i = 0; CPU_COUNT(&one) == 0; i++) {
+        if (CPU_ISSET(i, &all))
+            CPU_SET(i, &one);
+    }
+    cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+    site_serve(&rig);
+    cr_expect_eq(site_run(site_walk, NULL), 0);
+    cr_expect_eq(yielding(), 0u);
+    for (uint32_t i = 0; i < atomic_load(&rig.s->reader_count); i++) {
+        cpu_set_t set;
+
+        cr_assert_eq(sched_getaffinity((pid_t)atomic_load(&rig.s->readers[i]->tid), sizeof(set), &set), 0);
+        cr_expect(CPU_EQUAL(&set, &one));
+    }
+    end();
+}
+
+Test(placement, free_is_free)
+{
+    rig.opts.placement = MF_PLACEMENT_FREE;
+    site_serve(&rig);
+    cr_expect_eq(site_run(site_walk, NULL), 0);
+    for (uint32_t i = 0; i < atomic_load(&rig.s->reader_count); i++)
+        cr_expect(like_any_other((pid_t)atomic_load(&rig.s->readers[i]->tid)));
+    end();
+}
+
+/* ---- what handlers start --------------------------------------------------------------------------------------- */
+
+static struct {
+    pthread_t thread;
+    _Atomic pid_t tid, child;
+    _Atomic bool inherited; /* it began as a reader */
+    _Atomic bool leave;
+} heir;
+
+static void *heir_main(void *arg)
+{
+    heir.tid = (pid_t)syscall(SYS_gettid);
+    while (!heir.leave)
+        usleep(1000);
+    return arg;
+}
+
+static int32_t start_thread(struct mf_call *call, struct fs_rig *r)
+{
+    (void)call;
+    (void)r;
+    if (heir.tid || pthread_create(&heir.thread, NULL, heir_main, NULL) != 0)
+        return FS_DEFAULT;
+    while (!heir.tid)
+        usleep(100);
+    heir.inherited = like_a_reader(heir.tid);
+    if (!heir.inherited) {
+        heir.leave = true;
+        pthread_join(heir.thread, NULL);
+        heir.leave = false;
+        heir.tid = 0;
+    }
+    return FS_DEFAULT;
+}
+
+Test(placement, a_thread_that_a_handler_starts_is_set_free)
+{
+    rig.script = start_thread;
+    serve_yielding();
+    WALK_UNTIL(heir.inherited);
+    FS_UNTIL(like_any_other(heir.tid));
+    heir.leave = true;
+    pthread_join(heir.thread, NULL);
+    end();
+}
+
+static int32_t start_program(struct mf_call *call, struct fs_rig *r)
+{
+    char *const argv[] = { "sleep", "30", NULL };
+    char *const env[] = { NULL };
+    pid_t pid;
+
+    (void)call;
+    (void)r;
+    if (heir.child || posix_spawn(&pid, "/bin/sleep", NULL, NULL, argv, env) != 0)
+        return FS_DEFAULT;
+    heir.inherited = like_a_reader(pid);
+    if (heir.inherited) {
+        heir.child = pid;
+    } else {
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+    }
+    return FS_DEFAULT;
+}
+
+Test(placement, a_program_that_a_handler_runs_is_set_free)
+{
+    rig.script = start_program;
+    serve_yielding();
+    WALK_UNTIL(heir.inherited);
+    FS_UNTIL(like_any_other(heir.child));
+    kill(heir.child, SIGKILL);
+    waitpid(heir.child, NULL, 0);
+    end();
+}
+
+static _Atomic pid_t in_handler;
+static _Atomic bool let_go;
+
+static int32_t stay(struct mf_call *call, struct fs_rig *r)
+{
+    pid_t self = (pid_t)syscall(SYS_gettid);
+
+    (void)call;
+    (void)r;
+    if (in_handler || !like_a_reader(self))
+        return FS_DEFAULT;
+    in_handler = self;
+    while (!let_go)
+        usleep(1000);
+    return FS_DEFAULT;
+}
+
+/* While it is in there its thread is no reader's, and becomes one again. */
+Test(placement, a_long_handler_runs_like_any_other_thread)
+{
+    pid_t client[200];
+    unsigned n = 0;
+
+    rig.script = stay;
+    serve_yielding();
+    while (!in_handler && n < 200) {
+        client[n++] = site_start(site_walk, NULL);
+        usleep(50000);
+    }
+    cr_assert(in_handler);
+    FS_UNTIL(like_any_other(in_handler));
+    let_go = true;
+    while (n > 0)
+        cr_expect_eq(site_end(client[--n]), 0);
+    WALK_UNTIL(like_a_reader(in_handler));
+    end();
+}
