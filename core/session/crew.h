@@ -54,6 +54,9 @@ void mf__crews_free(struct mf_session *s);
 /* Readers of the device begin to yield to their clients, or end it: how many receive there may depend on that. */
 void mf__crews_yield(struct mf_session *s, bool yields);
 
+/* Readers, as many as there are CPUs, or as were asked for. */
+uint32_t mf__crew_one_per_cpu(const struct mf_session *s);
+
 /* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
 void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
 
@@ -68,5 +71,6 @@ void mf__crew_leave(struct mf__reader *r);
 int mf__monitor_start(struct mf_session *s);
 void mf__monitor_stop(struct mf_session *s);
 void mf__monitor_wake(struct mf_session *s);
+bool mf__handlers_wait(const struct mf_session *s); /* on the device: have they of late? */
 
 #endif

@@ -199,6 +199,13 @@ static bool never_slow(const struct mf__crew *c)
     return c->slow_mean * RARE <= c->timed_mean;
 }
 
+bool mf__handlers_wait(const struct mf_session *s)
+{
+    const struct mf__crew *device = &s->crews[0];
+
+    return !never_slow(device) || atomic_load(&device->members) > mf__crew_one_per_cpu(s);
+}
+
 /* And many requests come. */
 static bool fast(const struct mf__crew *c)
 {

@@ -76,7 +76,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define WINDOW_NS 64000000u   /* over which idle time is looked at */
 #define STREAM_BYTES 32768u   /* of a request, on the mean: its client's copying is what takes the CPUs */
 #define STREAM_REQUESTS 8u    /* between two looks */
-#define MANY_NUDGES 16u       /* between two looks: other threads wait for readers to send their answers */
+#define MANY_FOREIGN 16u      /* answers between two looks: other threads give them, beside or by way of readers */
 #define APART_NS MF_SECOND    /* before it is seen whether yielding would do */
 #define APART_LOOKS 3u        /* in a row */
 #define ENOUGH_TURNS 16u      /* below this a window says nothing */
@@ -236,31 +236,28 @@ struct waits {
     uint64_t ran; /* ns */
     uint64_t turns;
     uint64_t requests;
-    uint64_t bytes;  /* of requests and answers */
-    uint64_t behind; /* requests that came while another one waited */
-    uint64_t nudges; /* of readers, for answers of foreign threads */
+    uint64_t bytes;   /* of requests and answers */
+    uint64_t behind;  /* requests that came while another one waited */
+    uint64_t foreign; /* answers that other threads gave */
 };
 
 static void look_at_rings(struct mf_session *s, struct waits *w)
 {
     struct mf__ring_counts n;
-    uint64_t behind = 0, nudges = 0;
+    uint64_t behind = 0;
 
     for (uint32_t i = 0; i < s->ring_count; i++) {
         mf__ring_counts(s->rings[i], &n);
         behind += n.behind;
-        nudges += n.nudges;
     }
     w->behind = behind - s->place.behind;
-    w->nudges = nudges - s->place.nudges;
     s->place.behind = behind;
-    s->place.nudges = nudges;
 }
 
 /* Of all readers that are placed within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    uint64_t requests = 0, bytes = 0;
+    uint64_t requests = 0, bytes = 0, foreign = 0;
 
     *w = (struct waits){ 0 };
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
@@ -271,6 +268,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
                  atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
+        foreign += atomic_load_explicit(&r->foreign->replies, memory_order_relaxed);
         if (!c || !placed(s, c))
             continue;
         if (mf__task_schedstat(r, at) < 0)
@@ -289,8 +287,10 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
     }
     w->requests = requests - s->place.requests;
     w->bytes = bytes - s->place.bytes;
+    w->foreign = foreign - s->place.foreign;
     s->place.requests = requests;
     s->place.bytes = bytes;
+    s->place.foreign = foreign;
 }
 
 /* ns since the start of the system in which CPUs had nothing to do, of all together. Waiting for a mount is iowait. */
@@ -388,7 +388,8 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     look_at_waits(s, elapsed, &w);
     look_at_rings(s, &w);
     busy = others_run(s, &w, elapsed);
-    busy = crowded(s, &w, now_ns) || w.nudges >= MANY_NUDGES || busy;
+    busy = crowded(s, &w, now_ns) || w.foreign >= MANY_FOREIGN || busy;
+    busy = busy || (s->place.on_device && mf__handlers_wait(s)); /* what wakes a handler would have it wait once more */
     set_group_nice(s, wanted_nice(s));
     if (mode == MF__PLACE_YIELDING)
         mf__free_heirs(s);

@@ -216,8 +216,8 @@ struct mf_session {
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
         uint64_t looked_ns, late_ns;         /* the last look; how long the monitor itself was kept waiting since */
-        uint64_t requests, bytes;            /* of all readers at the last look */
-        uint64_t behind, nudges;             /* of all rings then */
+        uint64_t requests, bytes, foreign;   /* of all readers at the last look */
+        uint64_t behind;                     /* of all rings then */
         uint32_t long_looks;                 /* in a row at which others kept readers waiting */
         uint64_t window_ns, ran_ns, idle_ns; /* since when idle time is looked at; readers ran since; at its start */
         uint64_t window_turns;               /* of the readers since */

@@ -2442,6 +2442,9 @@ void mf__crews_free(struct mf_session *s);
 /* Readers of the device begin to yield to their clients, or end it: how many receive there may depend on that. */
 void mf__crews_yield(struct mf_session *s, bool yields);
 
+/* Readers, as many as there are CPUs, or as were asked for. */
+uint32_t mf__crew_one_per_cpu(const struct mf_session *s);
+
 /* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
 void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
 
@@ -2456,6 +2459,7 @@ void mf__crew_leave(struct mf__reader *r);
 int mf__monitor_start(struct mf_session *s);
 void mf__monitor_stop(struct mf_session *s);
 void mf__monitor_wake(struct mf_session *s);
+bool mf__handlers_wait(const struct mf_session *s); /* on the device: have they of late? */
 
 #endif
 
@@ -2655,8 +2659,8 @@ struct mf_session {
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
         uint64_t looked_ns, late_ns;         /* the last look; how long the monitor itself was kept waiting since */
-        uint64_t requests, bytes;            /* of all readers at the last look */
-        uint64_t behind, nudges;             /* of all rings then */
+        uint64_t requests, bytes, foreign;   /* of all readers at the last look */
+        uint64_t behind;                     /* of all rings then */
         uint32_t long_looks;                 /* in a row at which others kept readers waiting */
         uint64_t window_ns, ran_ns, idle_ns; /* since when idle time is looked at; readers ran since; at its start */
         uint64_t window_turns;               /* of the readers since */
@@ -6540,7 +6544,7 @@ int mf_main(int argc, char **argv, const struct mf_ops *ops, void *user)
 
 
 /* More than CPUs would only take turns while handlers return at once, and be woken for it: 8 on 2 serve a quarter less. */
-static uint32_t one_per_cpu(const struct mf_session *s)
+uint32_t mf__crew_one_per_cpu(const struct mf_session *s)
 {
     uint32_t target = mf__reader_target(s);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -6553,13 +6557,13 @@ static uint32_t device_base(const struct mf_session *s)
 {
     if (s->ring_count || (s->hooks.flags & MF_UPCALL_EXCLUSIVE))
         return 1;
-    return one_per_cpu(s);
+    return mf__crew_one_per_cpu(s);
 }
 
 /* Those that exclude each other are worth their while side by side where they yield: the right one has most to do. */
 void mf__crews_yield(struct mf_session *s, bool yields)
 {
-    uint32_t more = one_per_cpu(s) - 1;
+    uint32_t more = mf__crew_one_per_cpu(s) - 1;
 
     if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE) || s->place.one_each == yields)
         return;
@@ -6651,7 +6655,7 @@ int mf__crews_make(struct mf_session *s)
             atomic_store(&s->readers[reader++]->crew, &s->crews[c]);
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
-    s->place.on_device = mf__placement_of_device(s, one_per_cpu(s));
+    s->place.on_device = mf__placement_of_device(s, mf__crew_one_per_cpu(s));
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;
@@ -7419,6 +7423,13 @@ static bool never_slow(const struct mf__crew *c)
     return c->slow_mean * RARE <= c->timed_mean;
 }
 
+bool mf__handlers_wait(const struct mf_session *s)
+{
+    const struct mf__crew *device = &s->crews[0];
+
+    return !never_slow(device) || atomic_load(&device->members) > mf__crew_one_per_cpu(s);
+}
+
 /* And many requests come. */
 static bool fast(const struct mf__crew *c)
 {
@@ -8041,7 +8052,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define WINDOW_NS 64000000u   /* over which idle time is looked at */
 #define STREAM_BYTES 32768u   /* of a request, on the mean: its client's copying is what takes the CPUs */
 #define STREAM_REQUESTS 8u    /* between two looks */
-#define MANY_NUDGES 16u       /* between two looks: other threads wait for readers to send their answers */
+#define MANY_FOREIGN 16u      /* answers between two looks: other threads give them, beside or by way of readers */
 #define APART_NS MF_SECOND    /* before it is seen whether yielding would do */
 #define APART_LOOKS 3u        /* in a row */
 #define ENOUGH_TURNS 16u      /* below this a window says nothing */
@@ -8201,31 +8212,28 @@ struct waits {
     uint64_t ran; /* ns */
     uint64_t turns;
     uint64_t requests;
-    uint64_t bytes;  /* of requests and answers */
-    uint64_t behind; /* requests that came while another one waited */
-    uint64_t nudges; /* of readers, for answers of foreign threads */
+    uint64_t bytes;   /* of requests and answers */
+    uint64_t behind;  /* requests that came while another one waited */
+    uint64_t foreign; /* answers that other threads gave */
 };
 
 static void look_at_rings(struct mf_session *s, struct waits *w)
 {
     struct mf__ring_counts n;
-    uint64_t behind = 0, nudges = 0;
+    uint64_t behind = 0;
 
     for (uint32_t i = 0; i < s->ring_count; i++) {
         mf__ring_counts(s->rings[i], &n);
         behind += n.behind;
-        nudges += n.nudges;
     }
     w->behind = behind - s->place.behind;
-    w->nudges = nudges - s->place.nudges;
     s->place.behind = behind;
-    s->place.nudges = nudges;
 }
 
 /* Of all readers that are placed within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    uint64_t requests = 0, bytes = 0;
+    uint64_t requests = 0, bytes = 0, foreign = 0;
 
     *w = (struct waits){ 0 };
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
@@ -8236,6 +8244,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
                  atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
+        foreign += atomic_load_explicit(&r->foreign->replies, memory_order_relaxed);
         if (!c || !placed(s, c))
             continue;
         if (mf__task_schedstat(r, at) < 0)
@@ -8254,8 +8263,10 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
     }
     w->requests = requests - s->place.requests;
     w->bytes = bytes - s->place.bytes;
+    w->foreign = foreign - s->place.foreign;
     s->place.requests = requests;
     s->place.bytes = bytes;
+    s->place.foreign = foreign;
 }
 
 /* ns since the start of the system in which CPUs had nothing to do, of all together. Waiting for a mount is iowait. */
@@ -8353,7 +8364,8 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     look_at_waits(s, elapsed, &w);
     look_at_rings(s, &w);
     busy = others_run(s, &w, elapsed);
-    busy = crowded(s, &w, now_ns) || w.nudges >= MANY_NUDGES || busy;
+    busy = crowded(s, &w, now_ns) || w.foreign >= MANY_FOREIGN || busy;
+    busy = busy || (s->place.on_device && mf__handlers_wait(s)); /* what wakes a handler would have it wait once more */
     set_group_nice(s, wanted_nice(s));
     if (mode == MF__PLACE_YIELDING)
         mf__free_heirs(s);
@@ -8559,7 +8571,7 @@ bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
 #undef LONG_WAIT_NS
 #undef LONG_WAKE_NS
 #undef LOOK_NS
-#undef MANY_NUDGES
+#undef MANY_FOREIGN
 #undef RESTORE_TRIES
 #undef SCHED_IDLE
 #undef SCHED_RESET_ON_FORK
