@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "session/session.h"
+#include "transport/ring.h"
 
 const char *mf_version(void)
 {
@@ -152,6 +153,16 @@ static void session_free(struct mf_session *s)
     free(s);
 }
 
+static void init_locks(struct mf_session *s)
+{
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
+    pthread_mutex_init(&s->serial, NULL);
+    pthread_mutex_init(&s->unmounting, NULL);
+    pthread_mutex_init(&s->monitor_lock, NULL);
+    pthread_cond_init(&s->monitor_cond, NULL);
+}
+
 static int session_alloc(const struct mf_session_opts *opts, struct mf_session **out, struct mf_error *err)
 {
     struct mf_session *s = NULL;
@@ -161,12 +172,7 @@ static int session_alloc(const struct mf_session_opts *opts, struct mf_session *
     if (posix_memalign((void **)&s, MF__CACHE_LINE, sizeof(*s)) != 0)
         return mf__errorf(err, -ENOMEM, "no memory for a session");
     memset(s, 0, sizeof(*s));
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
-    pthread_mutex_init(&s->serial, NULL);
-    pthread_mutex_init(&s->unmounting, NULL);
-    pthread_mutex_init(&s->monitor_lock, NULL);
-    pthread_cond_init(&s->monitor_cond, NULL);
+    init_locks(s);
     s->pid = getpid();
     s->event[0] = s->event[1] = -1;
     s->mount.fd = s->mount.helper_sock = -1;
@@ -246,9 +252,15 @@ static void call_destroy(struct mf_session *s)
         s->hooks.destroy(s->hooks_user);
 }
 
-/* In a child of fork() the descriptors are closed already, and the mount is the parent's. */
+/*
+ * In a child of fork() the descriptors are closed already, and the mount is the parent's. So are the threads: what they
+ * hold or wait for would be waited for here.
+ */
 static void forget_parent(struct mf_session *s)
 {
+    init_locks(s);
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        mf__ring_forget(s->rings[i]);
     s->mounted = false;
     s->phase = MF__OVER;
     s->destroyed = true;

@@ -5,7 +5,7 @@
  * A ring is fast because client and reader take turns on one CPU. A server that runs in a scheduling group of its
  * own (a session, with autogroup) loses that: at each answer the scheduler finds another CPU idle and moves the
  * client there. It leaves the client where it is if the reader counts for nothing: class SCHED_IDLE, and the
- * group at nice 15. On a machine that is busy with other things the same would starve the server. So readers
+ * group at nice 19. On a machine that is busy with other things the same would starve the server. So readers
  * yield like that only as long as they are not kept waiting: the time that a thread was ready to run and did not
  * is in its schedstat, and more than LONG_WAIT_NS for each request ends it within some tens of milliseconds. Where the
  * monitor has no priority it may be kept waiting, too: that says the same. So does
@@ -66,8 +66,8 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
-#define GROUP_NICE 15 /* at 10, eight clients drift into a pattern of one request per turn; more brings nothing more */
-#define GROUP_NICE_MILD 5
+#define GROUP_NICE 19 /* the least weight: with more, clients that run drift into one request per turn of a reader */
+#define GROUP_NICE_UNWATCHED 5
 #define LOOK_NS 24000000u     /* between two looks */
 #define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
 #define WAIT_PER_BYTE_NS 2u   /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
@@ -116,7 +116,7 @@ static int wanted_nice(const struct mf_session *s)
 {
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
         return s->place.group_nice;
-    return s->place.watchful && !s->place.on_device ? GROUP_NICE : GROUP_NICE_MILD;
+    return s->place.watchful ? GROUP_NICE : GROUP_NICE_UNWATCHED;
 }
 
 static int group_nice(void)
@@ -422,8 +422,8 @@ bool mf__placement_may_sleep(struct mf_session *s)
 static void begin_looking(struct mf_session *s)
 {
     s->place.looked_ns = mf__now_ns();
-    s->place.late_ns = s->place.long_looks = s->place.apart_looks = 0;
-    s->place.crowded = s->place.idle_cpu = false;
+    s->place.late_ns = s->place.long_looks = 0;
+    s->place.crowded = false; /* but a stream may go on after a pause, and CPUs that were idle may be so now */
     begin_window(s, s->place.looked_ns, idle_time());
 }
 

@@ -131,6 +131,7 @@ struct mf__reader {
     struct mf__slab *_Atomic slabs;
     uint32_t slots;
     uint32_t sample;
+    uint64_t sleeps;           /* of its thread, when the handler that is timed began */
     struct mf__counters stats; /* written by the reader's thread */
     /* Written by others; on lines of their own. */
     _Alignas(MF__CACHE_LINE) _Atomic(struct mf__slot *) returned; /* slots that answerers gave back */
@@ -281,13 +282,14 @@ void mf__alive_drop(struct mf_session *s); /* the last one ends the session */
 int mf__helper_thread(pthread_t *out, const char *name, void *(*fn)(void *), void *arg);
 void mf__reader_run(struct mf__reader *r); /* on the calling thread */
 
-/* tasks.c: what the system says of readers' threads; for the monitor's thread alone, but for the last one. */
+/* tasks.c: what the system says of readers' threads; for the monitor's thread alone, unless it says otherwise. */
 bool mf__task_sleeps(struct mf__reader *r); /* rather than runs or waits for a CPU; or it is gone */
 uint64_t mf__task_ran_ns(const struct mf__reader *r);
 /* ns that it ran, ns that it waited to run, how often it got to run. 0 or -errno. */
 int mf__task_schedstat(struct mf__reader *r, uint64_t at[3]);
 /* Process ids of its children, each followed by a space; "" if there are none. 0 or -errno. */
 int mf__task_children(struct mf__reader *r, char *text, size_t room);
+uint64_t mf__thread_sleeps(void);            /* of the calling thread: how often it gave up its CPU to wait */
 void mf__tasks_forget(struct mf_session *s); /* once there is no monitor */
 int mf__read_text(const char *path, char *text, size_t room);
 /* Decimal numbers between white space, up to `count`; how many there were. */

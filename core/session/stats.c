@@ -18,6 +18,13 @@ uint64_t mf__now_ns(void)
     return (uint64_t)ts.tv_sec * MF_SECOND + (uint64_t)ts.tv_nsec;
 }
 
+static void begin_timing(struct mf__reader *r, struct mf__slot *slot)
+{
+    slot->received_ns = mf__now_ns();
+    if (r->place_mode == MF__PLACE_YIELDING)
+        r->sleeps = mf__thread_sleeps();
+}
+
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
 {
     const struct fuse_in_header *hdr = &slot->io.msg.hdr;
@@ -31,7 +38,7 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
         mf__count(&r->stats.no_reply, 1);
     slot->received_ns = 0;
     if (++r->sample % MF__LATENCY_SAMPLE == 0 && !(r->session->opts.flags & MF_OPT_NO_LATENCY))
-        slot->received_ns = mf__now_ns();
+        begin_timing(r, slot);
 }
 
 /* Several readers may write at once: then one of them does not count. */
@@ -53,9 +60,15 @@ bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
     return slowness == 0 || slowness > MF__SLOW_LIMIT;
 }
 
+/* One that yields may have stood back in the middle for clients that had work: what counts is that it slept. */
+static bool was_slow(const struct mf__reader *r, uint64_t ns)
+{
+    return ns > MF__SLOW_NS && (r->place_mode != MF__PLACE_YIELDING || mf__thread_sleeps() != r->sleeps);
+}
+
 void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns)
 {
-    bool slow = mf__now_ns() - received_ns > MF__SLOW_NS;
+    bool slow = was_slow(r, mf__now_ns() - received_ns);
 
     mf__count(&r->stats.timed, 1);
     if (slow)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -113,6 +114,17 @@ int mf__task_children(struct mf__reader *r, char *text, size_t room)
     int rc = read_task_file(r, MF__TASK_CHILDREN, text, room);
 
     return rc == -EIO ? 0 : rc; /* an empty file is what is there for the most part */
+}
+
+uint64_t mf__thread_sleeps(void)
+{
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    struct rusage usage;
+
+    if (getrusage(RUSAGE_THREAD, &usage) == 0)
+        return (uint64_t)usage.ru_nvcsw;
+#endif
+    return 0;
 }
 
 uint64_t mf__task_ran_ns(const struct mf__reader *r)

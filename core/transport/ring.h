@@ -77,5 +77,7 @@ void mf__ring_refuse(struct mf__channel *ch, int error);
  * come later go nowhere. The channel itself stays until its last reference goes.
  */
 void mf__ring_shut(struct mf__channel *ch);
+/* In a child of fork(), before it is closed there: the ring is the parent's, and so are the threads that use it. */
+void mf__ring_forget(struct mf__channel *ch);
 
 #endif

@@ -26,16 +26,21 @@ int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, 
 }
 /* ---- making and unmaking --------------------------------------------------------------------------- */
 
+/* The kernel releases a ring only when all maps of it are gone, and the descriptor. */
 static void ring_unmap(struct ring *r)
 {
     void *kernel = r->opts.kernel;
 
-    /* All three: the kernel releases a ring only when descriptor and maps are gone. */
     if (r->sqes)
         r->sys->unmap(kernel, r->sqes, r->sqes_size);
     if (r->maps)
         r->sys->unmap(kernel, r->maps, r->maps_size);
-    r->sys->close(kernel, r->fd);
+}
+
+static void ring_release(struct ring *r)
+{
+    ring_unmap(r);
+    r->sys->close(r->opts.kernel, r->fd);
 }
 
 void mf__ring_shut(struct mf__channel *ch)
@@ -46,8 +51,20 @@ void mf__ring_shut(struct mf__channel *ch)
         (void)mf__ring_commit_waiting(r); /* no reader is left to do it; the entries end with the ring */
     pthread_mutex_lock(&r->submit);
     if (!atomic_exchange(&r->shut, true))
-        ring_unmap(r);
+        ring_release(r);
     mf__ring_unlock(r);
+}
+
+void mf__ring_forget(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+
+    if (!atomic_exchange(&r->shut, true))
+        ring_unmap(r);
+    atomic_store(&r->waiting, 0);
+    pthread_mutex_init(&r->submit, NULL);
+    pthread_mutex_init(&r->follow, NULL);
+    pthread_cond_init(&r->called, NULL);
 }
 
 static void ring_free(struct ring *r)
@@ -109,7 +126,7 @@ static int ring_open(struct ring *r)
         return r->fd;
     rc = ring_map(r, &p);
     if (rc < 0)
-        ring_unmap(r);
+        ring_release(r);
     return rc;
 }
 

@@ -11,7 +11,7 @@
 #define WAKE_DATA UINT64_MAX       /* user_data of the NOP that wakes */
 #define POOL_DATA (UINT64_MAX - 1) /* of the command that tells a pool */
 #define BODY_SLACK 65536u          /* for an answer that is built beside the request's payload */
-#define SUBMISSIONS 8u             /* commits are submitted as they come, so the queue stays short */
+#define SUBMISSIONS 32u            /* answers in one call: as many as clients of a CPU may wait for */
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
 #define TRIES 100u
 #define IDLE_WATCH_NS 1000000

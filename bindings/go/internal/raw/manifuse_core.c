@@ -2401,6 +2401,8 @@ void mf__ring_refuse(struct mf__channel *ch, int error);
  * come later go nowhere. The channel itself stays until its last reference goes.
  */
 void mf__ring_shut(struct mf__channel *ch);
+/* In a child of fork(), before it is closed there: the ring is the parent's, and so are the threads that use it. */
+void mf__ring_forget(struct mf__channel *ch);
 
 #endif
 
@@ -2574,6 +2576,7 @@ struct mf__reader {
     struct mf__slab *_Atomic slabs;
     uint32_t slots;
     uint32_t sample;
+    uint64_t sleeps;           /* of its thread, when the handler that is timed began */
     struct mf__counters stats; /* written by the reader's thread */
     /* Written by others; on lines of their own. */
     _Alignas(MF__CACHE_LINE) _Atomic(struct mf__slot *) returned; /* slots that answerers gave back */
@@ -2724,13 +2727,14 @@ void mf__alive_drop(struct mf_session *s); /* the last one ends the session */
 int mf__helper_thread(pthread_t *out, const char *name, void *(*fn)(void *), void *arg);
 void mf__reader_run(struct mf__reader *r); /* on the calling thread */
 
-/* tasks.c: what the system says of readers' threads; for the monitor's thread alone, but for the last one. */
+/* tasks.c: what the system says of readers' threads; for the monitor's thread alone, unless it says otherwise. */
 bool mf__task_sleeps(struct mf__reader *r); /* rather than runs or waits for a CPU; or it is gone */
 uint64_t mf__task_ran_ns(const struct mf__reader *r);
 /* ns that it ran, ns that it waited to run, how often it got to run. 0 or -errno. */
 int mf__task_schedstat(struct mf__reader *r, uint64_t at[3]);
 /* Process ids of its children, each followed by a space; "" if there are none. 0 or -errno. */
 int mf__task_children(struct mf__reader *r, char *text, size_t room);
+uint64_t mf__thread_sleeps(void);            /* of the calling thread: how often it gave up its CPU to wait */
 void mf__tasks_forget(struct mf_session *s); /* once there is no monitor */
 int mf__read_text(const char *path, char *text, size_t room);
 /* Decimal numbers between white space, up to `count`; how many there were. */
@@ -3230,6 +3234,16 @@ static void session_free(struct mf_session *s)
     free(s);
 }
 
+static void api_session_init_locks(struct mf_session *s)
+{
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
+    pthread_mutex_init(&s->serial, NULL);
+    pthread_mutex_init(&s->unmounting, NULL);
+    pthread_mutex_init(&s->monitor_lock, NULL);
+    pthread_cond_init(&s->monitor_cond, NULL);
+}
+
 static int session_alloc(const struct mf_session_opts *opts, struct mf_session **out, struct mf_error *err)
 {
     struct mf_session *s = NULL;
@@ -3239,12 +3253,7 @@ static int session_alloc(const struct mf_session_opts *opts, struct mf_session *
     if (posix_memalign((void **)&s, MF__CACHE_LINE, sizeof(*s)) != 0)
         return mf__errorf(err, -ENOMEM, "no memory for a session");
     memset(s, 0, sizeof(*s));
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
-    pthread_mutex_init(&s->serial, NULL);
-    pthread_mutex_init(&s->unmounting, NULL);
-    pthread_mutex_init(&s->monitor_lock, NULL);
-    pthread_cond_init(&s->monitor_cond, NULL);
+    api_session_init_locks(s);
     s->pid = getpid();
     s->event[0] = s->event[1] = -1;
     s->mount.fd = s->mount.helper_sock = -1;
@@ -3324,9 +3333,15 @@ static void call_destroy(struct mf_session *s)
         s->hooks.destroy(s->hooks_user);
 }
 
-/* In a child of fork() the descriptors are closed already, and the mount is the parent's. */
+/*
+ * In a child of fork() the descriptors are closed already, and the mount is the parent's. So are the threads: what they
+ * hold or wait for would be waited for here.
+ */
 static void forget_parent(struct mf_session *s)
 {
+    api_session_init_locks(s);
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        mf__ring_forget(s->rings[i]);
     s->mounted = false;
     s->phase = MF__OVER;
     s->destroyed = true;
@@ -7992,7 +8007,7 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
  * A ring is fast because client and reader take turns on one CPU. A server that runs in a scheduling group of its
  * own (a session, with autogroup) loses that: at each answer the scheduler finds another CPU idle and moves the
  * client there. It leaves the client where it is if the reader counts for nothing: class SCHED_IDLE, and the
- * group at nice 15. On a machine that is busy with other things the same would starve the server. So readers
+ * group at nice 19. On a machine that is busy with other things the same would starve the server. So readers
  * yield like that only as long as they are not kept waiting: the time that a thread was ready to run and did not
  * is in its schedstat, and more than LONG_WAIT_NS for each request ends it within some tens of milliseconds. Where the
  * monitor has no priority it may be kept waiting, too: that says the same. So does
@@ -8044,8 +8059,8 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define SCHED_RESET_ON_FORK 0x40000000
 #endif
 
-#define GROUP_NICE 15 /* at 10, eight clients drift into a pattern of one request per turn; more brings nothing more */
-#define GROUP_NICE_MILD 5
+#define GROUP_NICE 19 /* the least weight: with more, clients that run drift into one request per turn of a reader */
+#define GROUP_NICE_UNWATCHED 5
 #define LOOK_NS 24000000u     /* between two looks */
 #define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
 #define WAIT_PER_BYTE_NS 2u   /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
@@ -8094,7 +8109,7 @@ static int wanted_nice(const struct mf_session *s)
 {
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
         return s->place.group_nice;
-    return s->place.watchful && !s->place.on_device ? GROUP_NICE : GROUP_NICE_MILD;
+    return s->place.watchful ? GROUP_NICE : GROUP_NICE_UNWATCHED;
 }
 
 static int group_nice(void)
@@ -8400,8 +8415,8 @@ bool mf__placement_may_sleep(struct mf_session *s)
 static void begin_looking(struct mf_session *s)
 {
     s->place.looked_ns = mf__now_ns();
-    s->place.late_ns = s->place.long_looks = s->place.apart_looks = 0;
-    s->place.crowded = s->place.idle_cpu = false;
+    s->place.late_ns = s->place.long_looks = 0;
+    s->place.crowded = false; /* but a stream may go on after a pause, and CPUs that were idle may be so now */
     session_placement_begin_window(s, s->place.looked_ns, idle_time());
 }
 
@@ -8566,7 +8581,7 @@ bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
 #undef APART_NS
 #undef ENOUGH_TURNS
 #undef GROUP_NICE
-#undef GROUP_NICE_MILD
+#undef GROUP_NICE_UNWATCHED
 #undef HOLD_MAX_NS
 #undef HOLD_NS
 #undef LONG_LOOKS
@@ -9756,6 +9771,13 @@ uint64_t mf__now_ns(void)
     return (uint64_t)ts.tv_sec * MF_SECOND + (uint64_t)ts.tv_nsec;
 }
 
+static void begin_timing(struct mf__reader *r, struct mf__slot *slot)
+{
+    slot->received_ns = mf__now_ns();
+    if (r->place_mode == MF__PLACE_YIELDING)
+        r->sleeps = mf__thread_sleeps();
+}
+
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
 {
     const struct fuse_in_header *hdr = &slot->io.msg.hdr;
@@ -9769,7 +9791,7 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
         mf__count(&r->stats.no_reply, 1);
     slot->received_ns = 0;
     if (++r->sample % MF__LATENCY_SAMPLE == 0 && !(r->session->opts.flags & MF_OPT_NO_LATENCY))
-        slot->received_ns = mf__now_ns();
+        begin_timing(r, slot);
 }
 
 /* Several readers may write at once: then one of them does not count. */
@@ -9791,9 +9813,15 @@ bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
     return slowness == 0 || slowness > MF__SLOW_LIMIT;
 }
 
+/* One that yields may have stood back in the middle for clients that had work: what counts is that it slept. */
+static bool was_slow(const struct mf__reader *r, uint64_t ns)
+{
+    return ns > MF__SLOW_NS && (r->place_mode != MF__PLACE_YIELDING || mf__thread_sleeps() != r->sleeps);
+}
+
 void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns)
 {
-    bool slow = mf__now_ns() - received_ns > MF__SLOW_NS;
+    bool slow = was_slow(r, mf__now_ns() - received_ns);
 
     mf__count(&r->stats.timed, 1);
     if (slow)
@@ -10178,6 +10206,7 @@ void mf__release_kept(struct mf_session *s)
  * The monitor reads the same few files many times a second, on a CPU that has just woken: opening one anew costs some
  * 80 us there, reading one that is open 20. So those of the first readers stay open.
  */
+#include <sys/resource.h>
 
 
 #define KEPT_OPEN 32u /* readers: a machine of many CPUs shall keep its descriptors */
@@ -10279,6 +10308,17 @@ int mf__task_children(struct mf__reader *r, char *text, size_t room)
     int rc = read_task_file(r, MF__TASK_CHILDREN, text, room);
 
     return rc == -EIO ? 0 : rc; /* an empty file is what is there for the most part */
+}
+
+uint64_t mf__thread_sleeps(void)
+{
+#if defined(__linux__) && !defined(MF_NO_LINUX)
+    struct rusage usage;
+
+    if (getrusage(RUSAGE_THREAD, &usage) == 0)
+        return (uint64_t)usage.ru_nvcsw;
+#endif
+    return 0;
 }
 
 uint64_t mf__task_ran_ns(const struct mf__reader *r)
@@ -11272,7 +11312,7 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
 #define WAKE_DATA UINT64_MAX       /* user_data of the NOP that wakes */
 #define POOL_DATA (UINT64_MAX - 1) /* of the command that tells a pool */
 #define BODY_SLACK 65536u          /* for an answer that is built beside the request's payload */
-#define SUBMISSIONS 8u             /* commits are submitted as they come, so the queue stays short */
+#define SUBMISSIONS 32u            /* answers in one call: as many as clients of a CPU may wait for */
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
 #define TRIES 100u
 #define IDLE_WATCH_NS 1000000
@@ -11782,16 +11822,21 @@ int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, 
 }
 /* ---- making and unmaking --------------------------------------------------------------------------- */
 
+/* The kernel releases a ring only when all maps of it are gone, and the descriptor. */
 static void ring_unmap(struct ring *r)
 {
     void *kernel = r->opts.kernel;
 
-    /* All three: the kernel releases a ring only when descriptor and maps are gone. */
     if (r->sqes)
         r->sys->unmap(kernel, r->sqes, r->sqes_size);
     if (r->maps)
         r->sys->unmap(kernel, r->maps, r->maps_size);
-    r->sys->close(kernel, r->fd);
+}
+
+static void ring_release(struct ring *r)
+{
+    ring_unmap(r);
+    r->sys->close(r->opts.kernel, r->fd);
 }
 
 void mf__ring_shut(struct mf__channel *ch)
@@ -11802,8 +11847,20 @@ void mf__ring_shut(struct mf__channel *ch)
         (void)mf__ring_commit_waiting(r); /* no reader is left to do it; the entries end with the ring */
     pthread_mutex_lock(&r->submit);
     if (!atomic_exchange(&r->shut, true))
-        ring_unmap(r);
+        ring_release(r);
     mf__ring_unlock(r);
+}
+
+void mf__ring_forget(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+
+    if (!atomic_exchange(&r->shut, true))
+        ring_unmap(r);
+    atomic_store(&r->waiting, 0);
+    pthread_mutex_init(&r->submit, NULL);
+    pthread_mutex_init(&r->follow, NULL);
+    pthread_cond_init(&r->called, NULL);
 }
 
 static void ring_free(struct ring *r)
@@ -11865,7 +11922,7 @@ static int ring_open(struct ring *r)
         return r->fd;
     rc = ring_map(r, &p);
     if (rc < 0)
-        ring_unmap(r);
+        ring_release(r);
     return rc;
 }
 
@@ -15660,7 +15717,7 @@ static int queue_init(struct mf_vkernel *vk)
     return mf__vk_post(vk, FUSE_INIT, 0, &in, vk->opts.minor < 36 ? 16 : sizeof(in));
 }
 
-static int init_locks(struct mf_vkernel *vk)
+static int vkernel_vkernel_init_locks(struct mf_vkernel *vk)
 {
     pthread_condattr_t attr;
     int rc;
@@ -15748,7 +15805,7 @@ int mf_vkernel_new(const struct mf_vkernel_opts *opts, struct mf_vkernel **out)
     if (opts)
         rc = mf__copy_sized(&vk->opts, sizeof(vk->opts), opts, sizeof(opts->size));
     if (rc == 0)
-        rc = init_locks(vk);
+        rc = vkernel_vkernel_init_locks(vk);
     if (rc < 0) {
         free(vk);
         return rc;
