@@ -10,7 +10,7 @@
 #include "transport/ring.h"
 
 /* More than CPUs would only take turns while handlers return at once, and be woken for it: 8 on 2 serve a quarter less. */
-uint32_t mf__crew_one_per_cpu(const struct mf_session *s)
+static uint32_t one_per_cpu(const struct mf_session *s)
 {
     uint32_t target = mf__reader_target(s);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -23,13 +23,13 @@ static uint32_t device_base(const struct mf_session *s)
 {
     if (s->ring_count || (s->hooks.flags & MF_UPCALL_EXCLUSIVE))
         return 1;
-    return mf__crew_one_per_cpu(s);
+    return s->one_per_cpu;
 }
 
 /* Those that exclude each other are worth their while side by side where they yield: the right one has most to do. */
 void mf__crews_yield(struct mf_session *s, bool yields)
 {
-    uint32_t more = mf__crew_one_per_cpu(s) - 1;
+    uint32_t more = s->one_per_cpu - 1;
 
     if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE) || s->place.one_each == yields)
         return;
@@ -108,6 +108,7 @@ int mf__crews_make(struct mf_session *s)
         return -ENOMEM;
     s->crew_count = count;
     note_allowed(s);
+    s->one_per_cpu = one_per_cpu(s);
     crew_init(s, &s->crews[0], NULL, device_base(s));
     for (uint32_t i = 0; i < s->ring_count; i++) {
         crew_init(s, &s->crews[1 + i], s->rings[i], 1);
@@ -121,7 +122,7 @@ int mf__crews_make(struct mf_session *s)
             atomic_store(&s->readers[reader++]->crew, &s->crews[c]);
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
-    s->place.on_device = mf__placement_of_device(s, mf__crew_one_per_cpu(s));
+    s->place.on_device = mf__placement_of_device(s);
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;

@@ -45,6 +45,7 @@ struct mf__crew {
     uint64_t ran_ns;                   /* CPU time of its members when that began */
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
+    bool taken;      /* a member, at the end of the last one */
 };
 
 /* Divide the readers into crews; called once, before they start, with the lock held. 0 or -ENOMEM. */
@@ -53,9 +54,6 @@ void mf__crews_free(struct mf_session *s);
 
 /* Readers of the device begin to yield to their clients, or end it: how many receive there may depend on that. */
 void mf__crews_yield(struct mf_session *s, bool yields);
-
-/* Readers, as many as there are CPUs, or as were asked for. */
-uint32_t mf__crew_one_per_cpu(const struct mf_session *s);
 
 /* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
 void mf__crews_widen(struct mf_session *s, struct mf__reader *r);

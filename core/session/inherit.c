@@ -7,7 +7,8 @@
  * would stay that way for good, and starve on a busy machine. There is no hook for that, so the monitor looks for such
  * heirs: among the threads when their number has changed, and among the children of each reader. Whatever is in
  * SCHED_IDLE on a single CPU, and is no reader, is taken for one. A reader whose handler goes on for longer is no reader
- * for that time, and runs like any thread; so do its heirs.
+ * for that time, and runs like any thread; so do its heirs. Where the process may not leave SCHED_IDLE the first heir is
+ * the last: readers stop yielding then.
  */
 #include <dirent.h>
 #include <stdlib.h>
@@ -44,9 +45,18 @@ static bool set_free(const struct mf_session *s, pid_t id)
 
 static void free_heir(struct mf_session *s, pid_t id, const char *what)
 {
-    if (is_heir(id) && set_free(s, id))
+    if (!is_heir(id))
+        return;
+    if (set_free(s, id)) {
         mf__logf(&s->log, MF_LOG_INFO, "%s %d, which a handler started, is scheduled like any other now", what,
                  (int)id);
+    } else if (!s->place.given_up) {
+        s->place.given_up = true;
+        mf__logf(&s->log, MF_LOG_WARNING,
+                 "%s %d, which a handler started, stays in class SCHED_IDLE, which this process may not leave: readers "
+                 "yield no more (the option placement=free keeps them from it at all)",
+                 what, (int)id);
+    }
 }
 
 static void free_threads(struct mf_session *s)

@@ -186,7 +186,8 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
     bool fast = c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks;
     uint32_t spare = c->least_free > 1 ? (c->least_free + 1) / 2 : fast;
 
-    if (spare && members > c->base)
+    c->taken = spare && members > c->base;
+    if (c->taken)
         let_go(s, c, members - spare > c->base ? members - spare : c->base);
     if (c->window > MF__CREW_WINDOW)
         c->window -= c->window / 8;
@@ -203,7 +204,7 @@ bool mf__handlers_wait(const struct mf_session *s)
 {
     const struct mf__crew *device = &s->crews[0];
 
-    return !never_slow(device) || atomic_load(&device->members) > mf__crew_one_per_cpu(s);
+    return !never_slow(device) || atomic_load(&device->members) > s->one_per_cpu;
 }
 
 /* And many requests come. */
@@ -343,8 +344,9 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
     if (more) {
         while (more-- && grow(s, c))
             continue;
-        if (c->ticks < c->window && c->window < WINDOW_MAX)
+        if (c->taken && c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */
+        c->taken = false;
         begin_window(c);
         return OTHER;
     }

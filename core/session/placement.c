@@ -388,7 +388,7 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     look_at_waits(s, elapsed, &w);
     look_at_rings(s, &w);
     busy = others_run(s, &w, elapsed);
-    busy = crowded(s, &w, now_ns) || w.foreign >= MANY_FOREIGN || busy;
+    busy = crowded(s, &w, now_ns) || w.foreign >= MANY_FOREIGN || s->place.given_up || busy;
     busy = busy || (s->place.on_device && mf__handlers_wait(s)); /* what wakes a handler would have it wait once more */
     set_group_nice(s, wanted_nice(s));
     if (mode == MF__PLACE_YIELDING)
@@ -479,11 +479,11 @@ static bool has_all_cpus(const cpu_set_t *allowed, long cpus)
     return true;
 }
 
-bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
+bool mf__placement_of_device(const struct mf_session *s)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-    return !s->ring_count && s->opts.placement == MF_PLACEMENT_AUTO && cpus > 1 && readers == (uint32_t)cpus &&
+    return !s->ring_count && s->opts.placement == MF_PLACEMENT_AUTO && cpus > 1 && s->one_per_cpu == (uint32_t)cpus &&
            s->channels[0]->ops->kind == MF_TRANSPORT_DEVICE && has_all_cpus(&s->allowed, cpus);
 }
 
@@ -576,10 +576,9 @@ bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c)
     return true;
 }
 
-bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
+bool mf__placement_of_device(const struct mf_session *s)
 {
     (void)s;
-    (void)readers;
     return false;
 }
 

@@ -190,6 +190,7 @@ struct mf_session {
     struct mf__crew *crews;
     uint32_t crew_count;
     bool may_grow;         /* else there is nothing to watch, but on rings */
+    uint32_t one_per_cpu;  /* readers, as many as there are CPUs, or as were asked for */
     uint32_t reader_limit; /* the monitor makes no more readers than this */
     struct mf__channel **rings;
     uint32_t ring_count;
@@ -224,6 +225,7 @@ struct mf_session {
         uint64_t window_turns;               /* of the readers since */
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool crowded, idle_cpu;
+        bool given_up;    /* an heir cannot be freed: inherit.c */
         uint64_t threads; /* of the process, when heirs were looked for among them */
         uint32_t sweep;
     } place;
@@ -301,8 +303,8 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 /* No reader that yields is kept from a CPU: it could not wake the monitor. */
 bool mf__placement_may_sleep(struct mf_session *s);
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
-/* Do readers of the device, so many for all CPUs, yield to clients on one each? */
-bool mf__placement_of_device(const struct mf_session *s, uint32_t readers);
+/* Do readers of the device yield to clients, on a CPU each? */
+bool mf__placement_of_device(const struct mf_session *s);
 /* The members of a crew that has a home are bound to no CPU for now. */
 static inline bool mf__placement_unbound(struct mf_session *s, const struct mf__crew *c)
 {

@@ -2435,6 +2435,7 @@ struct mf__crew {
     uint64_t ran_ns;                   /* CPU time of its members when that began */
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
+    bool taken;      /* a member, at the end of the last one */
 };
 
 /* Divide the readers into crews; called once, before they start, with the lock held. 0 or -ENOMEM. */
@@ -2443,9 +2444,6 @@ void mf__crews_free(struct mf_session *s);
 
 /* Readers of the device begin to yield to their clients, or end it: how many receive there may depend on that. */
 void mf__crews_yield(struct mf_session *s, bool yields);
-
-/* Readers, as many as there are CPUs, or as were asked for. */
-uint32_t mf__crew_one_per_cpu(const struct mf_session *s);
 
 /* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
 void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
@@ -2635,6 +2633,7 @@ struct mf_session {
     struct mf__crew *crews;
     uint32_t crew_count;
     bool may_grow;         /* else there is nothing to watch, but on rings */
+    uint32_t one_per_cpu;  /* readers, as many as there are CPUs, or as were asked for */
     uint32_t reader_limit; /* the monitor makes no more readers than this */
     struct mf__channel **rings;
     uint32_t ring_count;
@@ -2669,6 +2668,7 @@ struct mf_session {
         uint64_t window_turns;               /* of the readers since */
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool crowded, idle_cpu;
+        bool given_up;    /* an heir cannot be freed: inherit.c */
         uint64_t threads; /* of the process, when heirs were looked for among them */
         uint32_t sweep;
     } place;
@@ -2746,8 +2746,8 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 /* No reader that yields is kept from a CPU: it could not wake the monitor. */
 bool mf__placement_may_sleep(struct mf_session *s);
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
-/* Do readers of the device, so many for all CPUs, yield to clients on one each? */
-bool mf__placement_of_device(const struct mf_session *s, uint32_t readers);
+/* Do readers of the device yield to clients, on a CPU each? */
+bool mf__placement_of_device(const struct mf_session *s);
 /* The members of a crew that has a home are bound to no CPU for now. */
 static inline bool mf__placement_unbound(struct mf_session *s, const struct mf__crew *c)
 {
@@ -6559,7 +6559,7 @@ int mf_main(int argc, char **argv, const struct mf_ops *ops, void *user)
 
 
 /* More than CPUs would only take turns while handlers return at once, and be woken for it: 8 on 2 serve a quarter less. */
-uint32_t mf__crew_one_per_cpu(const struct mf_session *s)
+static uint32_t one_per_cpu(const struct mf_session *s)
 {
     uint32_t target = mf__reader_target(s);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -6572,13 +6572,13 @@ static uint32_t device_base(const struct mf_session *s)
 {
     if (s->ring_count || (s->hooks.flags & MF_UPCALL_EXCLUSIVE))
         return 1;
-    return mf__crew_one_per_cpu(s);
+    return s->one_per_cpu;
 }
 
 /* Those that exclude each other are worth their while side by side where they yield: the right one has most to do. */
 void mf__crews_yield(struct mf_session *s, bool yields)
 {
-    uint32_t more = mf__crew_one_per_cpu(s) - 1;
+    uint32_t more = s->one_per_cpu - 1;
 
     if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE) || s->place.one_each == yields)
         return;
@@ -6657,6 +6657,7 @@ int mf__crews_make(struct mf_session *s)
         return -ENOMEM;
     s->crew_count = count;
     note_allowed(s);
+    s->one_per_cpu = one_per_cpu(s);
     crew_init(s, &s->crews[0], NULL, device_base(s));
     for (uint32_t i = 0; i < s->ring_count; i++) {
         crew_init(s, &s->crews[1 + i], s->rings[i], 1);
@@ -6670,7 +6671,7 @@ int mf__crews_make(struct mf_session *s)
             atomic_store(&s->readers[reader++]->crew, &s->crews[c]);
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
-    s->place.on_device = mf__placement_of_device(s, mf__crew_one_per_cpu(s));
+    s->place.on_device = mf__placement_of_device(s);
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;
@@ -7049,7 +7050,8 @@ void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
  * would stay that way for good, and starve on a busy machine. There is no hook for that, so the monitor looks for such
  * heirs: among the threads when their number has changed, and among the children of each reader. Whatever is in
  * SCHED_IDLE on a single CPU, and is no reader, is taken for one. A reader whose handler goes on for longer is no reader
- * for that time, and runs like any thread; so do its heirs.
+ * for that time, and runs like any thread; so do its heirs. Where the process may not leave SCHED_IDLE the first heir is
+ * the last: readers stop yielding then.
  */
 #include <dirent.h>
 #include <sys/stat.h>
@@ -7084,9 +7086,18 @@ static bool set_free(const struct mf_session *s, pid_t id)
 
 static void free_heir(struct mf_session *s, pid_t id, const char *what)
 {
-    if (is_heir(id) && set_free(s, id))
+    if (!is_heir(id))
+        return;
+    if (set_free(s, id)) {
         mf__logf(&s->log, MF_LOG_INFO, "%s %d, which a handler started, is scheduled like any other now", what,
                  (int)id);
+    } else if (!s->place.given_up) {
+        s->place.given_up = true;
+        mf__logf(&s->log, MF_LOG_WARNING,
+                 "%s %d, which a handler started, stays in class SCHED_IDLE, which this process may not leave: readers "
+                 "yield no more (the option placement=free keeps them from it at all)",
+                 what, (int)id);
+    }
 }
 
 static void free_threads(struct mf_session *s)
@@ -7425,7 +7436,8 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
     bool fast = c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks;
     uint32_t spare = c->least_free > 1 ? (c->least_free + 1) / 2 : fast;
 
-    if (spare && members > c->base)
+    c->taken = spare && members > c->base;
+    if (c->taken)
         let_go(s, c, members - spare > c->base ? members - spare : c->base);
     if (c->window > MF__CREW_WINDOW)
         c->window -= c->window / 8;
@@ -7442,7 +7454,7 @@ bool mf__handlers_wait(const struct mf_session *s)
 {
     const struct mf__crew *device = &s->crews[0];
 
-    return !never_slow(device) || atomic_load(&device->members) > mf__crew_one_per_cpu(s);
+    return !never_slow(device) || atomic_load(&device->members) > s->one_per_cpu;
 }
 
 /* And many requests come. */
@@ -7582,8 +7594,9 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
     if (more) {
         while (more-- && session_monitor_grow(s, c))
             continue;
-        if (c->ticks < c->window && c->window < WINDOW_MAX)
+        if (c->taken && c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */
+        c->taken = false;
         session_monitor_begin_window(c);
         return OTHER;
     }
@@ -8381,7 +8394,7 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     look_at_waits(s, elapsed, &w);
     look_at_rings(s, &w);
     busy = others_run(s, &w, elapsed);
-    busy = crowded(s, &w, now_ns) || w.foreign >= MANY_FOREIGN || busy;
+    busy = crowded(s, &w, now_ns) || w.foreign >= MANY_FOREIGN || s->place.given_up || busy;
     busy = busy || (s->place.on_device && mf__handlers_wait(s)); /* what wakes a handler would have it wait once more */
     set_group_nice(s, wanted_nice(s));
     if (mode == MF__PLACE_YIELDING)
@@ -8472,11 +8485,11 @@ static bool has_all_cpus(const cpu_set_t *allowed, long cpus)
     return true;
 }
 
-bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
+bool mf__placement_of_device(const struct mf_session *s)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-    return !s->ring_count && s->opts.placement == MF_PLACEMENT_AUTO && cpus > 1 && readers == (uint32_t)cpus &&
+    return !s->ring_count && s->opts.placement == MF_PLACEMENT_AUTO && cpus > 1 && s->one_per_cpu == (uint32_t)cpus &&
            s->channels[0]->ops->kind == MF_TRANSPORT_DEVICE && has_all_cpus(&s->allowed, cpus);
 }
 
@@ -8569,10 +8582,9 @@ bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c)
     return true;
 }
 
-bool mf__placement_of_device(const struct mf_session *s, uint32_t readers)
+bool mf__placement_of_device(const struct mf_session *s)
 {
     (void)s;
-    (void)readers;
     return false;
 }
 
