@@ -31,9 +31,8 @@ void mf__crews_yield(struct mf_session *s, bool yields)
 {
     uint32_t more = s->one_per_cpu - 1;
 
-    if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE) || s->place.one_each == yields)
+    if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE))
         return;
-    s->place.one_each = yields;
     if (yields)
         atomic_fetch_add(&s->crews[0].base, more);
     else

@@ -18,13 +18,6 @@
 
 #if defined(__linux__) && !defined(MF_NO_LINUX)
 
-#ifndef SCHED_IDLE
-#define SCHED_IDLE 5
-#endif
-#ifndef SCHED_RESET_ON_FORK
-#define SCHED_RESET_ON_FORK 0x40000000
-#endif
-
 #define SWEEP_LOOKS 64u /* the number of threads may be the same although they are others */
 
 static bool is_heir(pid_t id)

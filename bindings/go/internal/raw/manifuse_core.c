@@ -2656,7 +2656,6 @@ struct mf_session {
         int group_nice; /* of the autogroup before it was touched */
         int nice_now;
         bool on_device;       /* no rings: readers of the device are placed */
-        bool one_each;        /* CPU has a reader, although they exclude each other */
         bool watchful;        /* the monitor runs whatever the group's nice value is */
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
@@ -6580,9 +6579,8 @@ void mf__crews_yield(struct mf_session *s, bool yields)
 {
     uint32_t more = s->one_per_cpu - 1;
 
-    if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE) || s->place.one_each == yields)
+    if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE))
         return;
-    s->place.one_each = yields;
     if (yields)
         atomic_fetch_add(&s->crews[0].base, more);
     else
@@ -7059,13 +7057,6 @@ void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
 
 #if defined(__linux__) && !defined(MF_NO_LINUX)
 
-#ifndef SCHED_IDLE
-#define SCHED_IDLE 5
-#endif
-#ifndef SCHED_RESET_ON_FORK
-#define SCHED_RESET_ON_FORK 0x40000000
-#endif
-
 #define SWEEP_LOOKS 64u /* the number of threads may be the same although they are others */
 
 static bool is_heir(pid_t id)
@@ -7186,8 +7177,6 @@ void mf__take_back(struct mf__reader *r)
 }
 
 #endif
-#undef SCHED_IDLE
-#undef SCHED_RESET_ON_FORK
 #undef SWEEP_LOOKS
 
 /* ==== core/session/interrupt.c ==== */
@@ -8057,20 +8046,13 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
         how = "they yield to their clients, since the machine is quiet";
     else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
-        how = "they do not yield, since the machine is busy";
+        how = "they do not yield, since the machine is busy, or handlers wait";
     else if (atomic_load(&s->place_mode) == MF__PLACE_APART)
         how = "for now on any, apart from the clients that read streams";
     snprintf(text, room, "%s; %s", where, how);
 }
 
 #if defined(__linux__) && !defined(MF_NO_LINUX)
-
-#ifndef SCHED_IDLE
-#define SCHED_IDLE 5
-#endif
-#ifndef SCHED_RESET_ON_FORK
-#define SCHED_RESET_ON_FORK 0x40000000
-#endif
 
 #define GROUP_NICE 19 /* the least weight: with more, clients that run drift into one request per turn of a reader */
 #define GROUP_NICE_UNWATCHED 5
@@ -8202,9 +8184,11 @@ static bool ordinary_share(void)
 
 static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
 {
+    bool yields = mode == MF__PLACE_YIELDING;
+
     s->place.since_ns = mf__now_ns();
-    atomic_store(&s->place_mode, mode);
-    mf__crews_yield(s, mode == MF__PLACE_YIELDING);
+    if ((atomic_exchange(&s->place_mode, mode) == MF__PLACE_YIELDING) != yields)
+        mf__crews_yield(s, yields);
     set_group_nice(s, wanted_nice(s));
     mf__logf(&s->log, MF_LOG_INFO, "readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients"
@@ -8380,6 +8364,15 @@ static void stop_yielding(struct mf_session *s, uint64_t age)
     rouse(s);
 }
 
+/*
+ * The session's own doing: other threads answer, who would wait for what yields; so would a handler that is woken; or
+ * what handlers start cannot be set free.
+ */
+static bool unfit(const struct mf_session *s, const struct waits *w)
+{
+    return w->foreign >= MANY_FOREIGN || s->place.given_up || (s->place.on_device && mf__handlers_wait(s));
+}
+
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
     uint32_t mode = atomic_load(&s->place_mode);
@@ -8394,8 +8387,7 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     look_at_waits(s, elapsed, &w);
     look_at_rings(s, &w);
     busy = others_run(s, &w, elapsed);
-    busy = crowded(s, &w, now_ns) || w.foreign >= MANY_FOREIGN || s->place.given_up || busy;
-    busy = busy || (s->place.on_device && mf__handlers_wait(s)); /* what wakes a handler would have it wait once more */
+    busy = crowded(s, &w, now_ns) || unfit(s, &w) || busy;
     set_group_nice(s, wanted_nice(s));
     if (mode == MF__PLACE_YIELDING)
         mf__free_heirs(s);
@@ -8602,8 +8594,6 @@ bool mf__placement_of_device(const struct mf_session *s)
 #undef LOOK_NS
 #undef MANY_FOREIGN
 #undef RESTORE_TRIES
-#undef SCHED_IDLE
-#undef SCHED_RESET_ON_FORK
 #undef STREAM_BYTES
 #undef STREAM_REQUESTS
 #undef TRIAL_NS
