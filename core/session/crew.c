@@ -26,17 +26,42 @@ static uint32_t device_base(const struct mf_session *s)
     return s->one_per_cpu;
 }
 
-/* Those that exclude each other are worth their while side by side where they yield: the right one has most to do. */
-void mf__crews_yield(struct mf_session *s, bool yields)
+/*
+ * Those that exclude each other are worth their while side by side where they yield: the right one has most to do.
+ * Beside clients that copy streams one does as well as two, who would take turns with them and with each other.
+ */
+void mf__crews_place(struct mf_session *s, uint32_t mode)
 {
-    uint32_t more = s->one_per_cpu - 1;
+    struct mf__crew *device = &s->crews[0];
+    uint32_t base = mode == MF__PLACE_YIELDING ? s->one_per_cpu : mode == MF__PLACE_APART ? 1 : device_base(s);
 
-    if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE))
+    if (!s->place.on_device || base == s->place.base)
         return;
-    if (yields)
-        atomic_fetch_add(&s->crews[0].base, more);
-    else
-        atomic_fetch_sub(&s->crews[0].base, more);
+    atomic_fetch_add(&device->base, base - s->place.base); /* external readers have their own part in it */
+    s->place.base = base;
+    if (mode == MF__PLACE_APART)
+        mf__crew_shrink(s, device, atomic_load(&device->base));
+}
+
+void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
+{
+    uint32_t members = atomic_load(&c->members);
+
+    if (limit >= members)
+        return;
+    atomic_store(&c->limit, limit);
+    mf__count(&s->shrinks, 1);
+    mf__count(&c->shrinks, 1);
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && members > limit; i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING) {
+            mf__kick(r);
+            members--;
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)
@@ -122,6 +147,7 @@ int mf__crews_make(struct mf_session *s)
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
     s->place.on_device = mf__placement_of_device(s);
+    s->place.base = s->crews[0].base;
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;

@@ -52,8 +52,10 @@ struct mf__crew {
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
 
-/* Readers of the device begin to yield to their clients, or end it: how many receive there may depend on that. */
-void mf__crews_yield(struct mf_session *s, bool yields);
+/* Readers are placed anew (enum mf__place): how many receive on the device depends on that. The monitor's thread. */
+void mf__crews_place(struct mf_session *s, uint32_t mode);
+/* Fewer members: whoever looks next parks itself, and those that wait for requests are made to look. */
+void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit);
 
 /* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
 void mf__crews_widen(struct mf_session *s, struct mf__reader *r);

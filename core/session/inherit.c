@@ -83,16 +83,24 @@ bool mf__may_have_heirs(struct mf__reader *r)
     return atomic_load(&r->state) == MF__READER_BUSY && r->same_looks < 2;
 }
 
+void mf__free_reader(struct mf__reader *r)
+{
+    pid_t tid = (pid_t)atomic_load(&r->tid);
+
+    if (tid && sched_getscheduler(tid) == SCHED_IDLE && set_free(r->session, tid))
+        atomic_store(&r->freed, true);
+}
+
 /* In one handler since the last look? Where its thread may not leave SCHED_IDLE there is nothing to be done. */
-static void free_reader(struct mf_session *s, struct mf__reader *r)
+static void free_long_handler(struct mf__reader *r)
 {
     uint64_t requests = atomic_load(&r->stats.requests);
     bool same = atomic_load(&r->state) == MF__READER_BUSY && requests == r->looked_requests;
 
     r->looked_requests = requests;
     r->same_looks = same ? r->same_looks + 1 : 0;
-    if (r->same_looks == 2 && set_free(s, (pid_t)atomic_load(&r->tid)))
-        atomic_store(&r->freed, true);
+    if (r->same_looks == 2)
+        mf__free_reader(r);
 }
 
 void mf__free_heirs(struct mf_session *s)
@@ -100,7 +108,7 @@ void mf__free_heirs(struct mf_session *s)
     struct stat st;
 
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
-        free_reader(s, s->readers[i]);
+        free_long_handler(s->readers[i]);
         free_children(s, s->readers[i]);
     }
     if (stat("/proc/self/task", &st) < 0)

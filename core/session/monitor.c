@@ -108,25 +108,6 @@ static struct mf__reader *parked(struct mf_session *s, const struct mf__crew *c)
     return found;
 }
 
-/* One member fewer: whoever looks next parks itself, and one that waits for requests is made to look. */
-static void let_go(struct mf_session *s, struct mf__crew *c, uint32_t limit)
-{
-    bool kicked = false;
-
-    atomic_store(&c->limit, limit);
-    mf__count(&s->shrinks, 1);
-    mf__count(&c->shrinks, 1);
-    pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !kicked; i++) {
-        struct mf__reader *r = s->readers[i];
-
-        kicked = atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING;
-        if (kicked)
-            mf__kick(r);
-    }
-    pthread_mutex_unlock(&s->lock);
-}
-
 /* All readers are taken: a crew with members to spare gives one, which can be had at the next look. */
 static void take_from_others(struct mf_session *s, struct mf__crew *poor)
 {
@@ -136,7 +117,7 @@ static void take_from_others(struct mf_session *s, struct mf__crew *poor)
 
         look(s, c, &v);
         if (c != poor && v.members > c->base && v.free > 1) {
-            let_go(s, c, v.members - 1);
+            mf__crew_shrink(s, c, v.members - 1);
             return;
         }
     }
@@ -188,7 +169,7 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
 
     c->taken = spare && members > c->base;
     if (c->taken)
-        let_go(s, c, members - spare > c->base ? members - spare : c->base);
+        mf__crew_shrink(s, c, members - spare > c->base ? members - spare : c->base);
     if (c->window > MF__CREW_WINDOW)
         c->window -= c->window / 8;
     begin_window(c);

@@ -17,7 +17,8 @@
  * this is the ordinary case of sessions whose handlers may start threads and programs: inherit.c sets those free.
  *
  * A stream that is read ahead is another matter: the client copies what it has got while the reader could bring the
- * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room.
+ * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room. On the
+ * device one is enough then, as long as it has time for all that comes: two take turns with the clients and each other.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -53,7 +54,8 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
     else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
         how = "they do not yield, since the machine is busy, or handlers wait";
     else if (atomic_load(&s->place_mode) == MF__PLACE_APART)
-        how = "for now on any, apart from the clients that read streams";
+        how = s->place.on_device ? "for now one of them serves all, beside clients that copy streams"
+                                 : "for now on any, apart from the clients that read streams";
     snprintf(text, room, "%s; %s", where, how);
 }
 
@@ -189,11 +191,9 @@ static bool ordinary_share(void)
 
 static void set_mode(struct mf_session *s, uint32_t mode)
 {
-    bool yields = mode == MF__PLACE_YIELDING;
-
     s->place.since_ns = mf__now_ns();
-    if ((atomic_exchange(&s->place_mode, mode) == MF__PLACE_YIELDING) != yields)
-        mf__crews_yield(s, yields);
+    atomic_store(&s->place_mode, mode);
+    mf__crews_place(s, mode);
     set_group_nice(s, wanted_nice(s));
     mf__logf(&s->log, MF_LOG_INFO, "readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients"
@@ -204,20 +204,14 @@ static void set_mode(struct mf_session *s, uint32_t mode)
 /* What is in SCHED_IDLE may not get to run, and so not to leave it. Where that is permitted it is done from here. */
 static void rouse(struct mf_session *s)
 {
-    struct sched_param param = { 0 };
-
-    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
-        uint32_t tid = atomic_load(&s->readers[i]->tid);
-
-        if (tid)
-            (void)sched_setscheduler((pid_t)tid, SCHED_OTHER, &param);
-    }
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        mf__free_reader(s->readers[i]);
 }
 
 /* Ready to run, and not once on a CPU since the last look: that is not in its schedstat yet. */
-static bool starved(struct mf__reader *r, uint64_t count)
+static bool starved(struct mf__reader *r, const uint64_t at[3])
 {
-    return count == r->turns && !mf__task_sleeps(r);
+    return at[2] == r->turns && at[0] == r->ran_ns && !mf__task_sleeps(r);
 }
 
 /* Are the members of this crew placed at all? */
@@ -268,7 +262,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
             continue;
         if (mf__task_schedstat(r, at) < 0)
             continue;
-        if (r->turns && starved(r, at[2])) {
+        if (r->turns && starved(r, at)) {
             w->ns += elapsed;
             w->turns += 1;
         } else if (r->turns && at[2] >= r->turns) {
@@ -312,13 +306,29 @@ static bool streams(const struct waits *w)
     return w->requests >= STREAM_REQUESTS && w->bytes >= w->requests * STREAM_BYTES;
 }
 
-/* Requests of a stream wait for the CPU that their client has, and others are idle. */
-static bool better_apart(struct mf_session *s, const struct waits *w)
+/*
+ * The clients compute beside a stream, and: on a ring its requests stand in line and wait for the CPU that their
+ * client has, while others are idle; on the device one reader has time enough for all of them.
+ */
+static bool better_apart(struct mf_session *s, const struct waits *w, uint64_t elapsed)
 {
-    bool apart = s->place.idle_cpu && streams(w) && w->behind > w->requests / 4 && w->ns > w->ran / 2;
+    bool waits = w->behind > w->requests / 6 && w->ns > w->ran / 3;
+    bool apart = streams(w) && (s->place.on_device ? w->ran < elapsed * 3 / 4 : waits);
 
     s->place.apart_looks = apart ? s->place.apart_looks + 1 : 0;
-    return s->place.apart_looks >= APART_LOOKS;
+    if (apart && s->place.apart_proved)
+        return true; /* as it was the last time */
+    return s->place.apart_looks >= APART_LOOKS && s->place.clients_compute && (s->place.idle_cpu || s->place.on_device);
+}
+
+/* What was a reason to run apart has ended, or cannot be told any more from what is seen. */
+static bool better_together(struct mf_session *s, const struct waits *w, uint64_t elapsed, uint64_t age)
+{
+    bool done = w->requests >= STREAM_REQUESTS && !streams(w);
+    bool fits = s->place.on_device ? w->ran < elapsed * 9 / 10 : age < APART_NS;
+
+    s->place.apart_proved = s->place.clients_compute && (fits || !s->place.on_device);
+    return done || !fits || !s->place.clients_compute;
 }
 
 /*
@@ -341,6 +351,7 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     idle_ns -= s->place.idle_ns;
     s->place.idle_cpu = idle_ns > capacity / 5;
+    s->place.clients_compute = s->place.ran_ns * 3 / 2 + idle_ns < capacity;
     s->place.crowded = s->place.window_turns > ENOUGH_TURNS && idle_ns < capacity / 20 &&
                        (streams(w) || s->place.ran_ns < capacity * 3 / 10);
     begin_window(s, now_ns, s->place.idle_ns + idle_ns);
@@ -397,13 +408,14 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     if (mode == MF__PLACE_YIELDING)
         mf__free_heirs(s);
     s->place.looked_ns = now_ns;
-    if (mode == MF__PLACE_YIELDING && busy) {
-        stop_yielding(s, age);
-    } else if (mode == MF__PLACE_YIELDING && better_apart(s, &w)) {
+    if (mode == MF__PLACE_APART) {
+        if (better_together(s, &w, elapsed, age))
+            set_mode(s, MF__PLACE_YIELDING);
+    } else if (better_apart(s, &w, elapsed) && !unfit(s, &w)) {
         set_mode(s, MF__PLACE_APART);
         rouse(s);
-    } else if (mode == MF__PLACE_APART && (age > APART_NS || (w.requests >= STREAM_REQUESTS && !streams(&w)))) {
-        set_mode(s, MF__PLACE_YIELDING);
+    } else if (mode == MF__PLACE_YIELDING && busy) {
+        stop_yielding(s, age);
     } else if (mode == MF__PLACE_PLAIN && !busy && s->place.long_looks == 0 && age > s->place.hold_ns &&
                w.turns > ENOUGH_TURNS) {
         set_mode(s, MF__PLACE_YIELDING);

@@ -117,7 +117,7 @@ struct mf__reader {
     struct mf__crew *settled;          /* for which crew: the reader's own */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
-    _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU, in a handler that goes on */
+    _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU: see mf__free_reader() */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
     uint64_t looked_requests;          /* and stats.requests, */
     uint32_t same_looks;               /* looks in a row that found it in one handler */
@@ -213,6 +213,7 @@ struct mf_session {
         int group_nice; /* of the autogroup before it was touched */
         int nice_now;
         bool on_device;       /* no rings: readers of the device are placed */
+        uint32_t base;        /* of these, so many are there for good, as they are placed now */
         bool watchful;        /* the monitor runs whatever the group's nice value is */
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
@@ -224,8 +225,10 @@ struct mf_session {
         uint64_t window_turns;               /* of the readers since */
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool crowded, idle_cpu;
-        bool given_up;    /* an heir cannot be freed: inherit.c */
-        uint64_t threads; /* of the process, when heirs were looked for among them */
+        bool clients_compute; /* more than half as much as readers */
+        bool apart_proved;    /* the last stream was rightly served apart from its client */
+        bool given_up;        /* an heir cannot be freed: inherit.c */
+        uint64_t threads;     /* of the process, when heirs were looked for among them */
         uint32_t sweep;
     } place;
 
@@ -321,7 +324,8 @@ bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c);
 /* inherit.c */
 void mf__free_heirs(struct mf_session *s);     /* the monitor, at each look while readers yield */
 bool mf__may_have_heirs(struct mf__reader *r); /* which it has not looked for yet */
-void mf__take_back(struct mf__reader *r);      /* a reader after a long handler: it may be bound to nothing any more */
+void mf__free_reader(struct mf__reader *r);    /* the monitor: it is a thread like any other until it looks again */
+void mf__take_back(struct mf__reader *r);      /* a reader, as it looks: it may be bound to nothing any more */
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);

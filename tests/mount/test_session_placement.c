@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* How readers of a real mount stand in the scheduler's eyes, and that nothing else comes to stand there. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -141,6 +143,68 @@ Test(placement, free_is_free)
     cr_expect_eq(site_run(site_walk, NULL), 0);
     for (uint32_t i = 0; i < atomic_load(&rig.s->reader_count); i++)
         cr_expect(like_any_other((pid_t)atomic_load(&rig.s->readers[i]->tid)));
+    end();
+}
+
+/* ---- streams --------------------------------------------------------------------------------------------------- */
+
+#define BIG FS_SINK
+#define BIG_SIZE (256u << 20)
+
+/* One file is large, and cached by the kernel while it is open. */
+static int32_t one_is_big(struct mf_call *call, struct fs_rig *r)
+{
+    int32_t rc;
+
+    (void)r;
+    if (call->node != BIG && call->op != MF_OP_LOOKUP)
+        return FS_DEFAULT;
+    if (call->op == MF_OP_READ) {
+        call->answer.data_len = call->length;
+        return 0;
+    }
+    rc = fs_answer(call, NULL);
+    if (call->op == MF_OP_OPEN)
+        call->answer.open_flags = 0;
+    else if (rc == 0 && (call->op == MF_OP_GETATTR || call->answer.node == BIG))
+        call->answer.attr.size = BIG_SIZE;
+    return rc;
+}
+
+static int read_stream(void *arg)
+{
+    static char buf[1 << 20];
+    char path[128], name[16];
+    int fd;
+
+    (void)arg;
+    fs_name(BIG, name);
+    snprintf(path, sizeof(path), "%s/%s", site_point, name);
+    fd = open(path, O_RDONLY);
+    if (fd < 0)
+        return errno;
+    for (uint32_t at = 0; at < BIG_SIZE; at += sizeof(buf)) {
+        if (read(fd, buf, sizeof(buf)) != sizeof(buf))
+            return EIO;
+    }
+    return close(fd);
+}
+
+Test(placement, one_reader_of_the_device_serves_a_stream)
+{
+    struct mf__crew *device;
+    bool one = false;
+
+    rig.script = one_is_big;
+    serve_yielding();
+    WALK_UNTIL(yielding() == (unsigned)CPU_COUNT(&all));
+    device = &rig.s->crews[0];
+    for (uint64_t to = forty_seconds_from_now(); !one && mf__now_ns() < to;) {
+        cr_assert_eq(site_run(read_stream, NULL), 0);
+        one = device->members == 1 && strstr(fs_info(&rig).placement, "one of them serves all");
+    }
+    cr_expect(one, "%u members; %s", (unsigned)device->members, fs_info(&rig).placement);
+    WALK_UNTIL(yielding() == (unsigned)CPU_COUNT(&all));
     end();
 }
 

@@ -2442,8 +2442,10 @@ struct mf__crew {
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
 
-/* Readers of the device begin to yield to their clients, or end it: how many receive there may depend on that. */
-void mf__crews_yield(struct mf_session *s, bool yields);
+/* Readers are placed anew (enum mf__place): how many receive on the device depends on that. The monitor's thread. */
+void mf__crews_place(struct mf_session *s, uint32_t mode);
+/* Fewer members: whoever looks next parks itself, and those that wait for requests are made to look. */
+void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit);
 
 /* One reader more was asked for while they run: `r`, whose thread starts next. The session's lock is held. */
 void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
@@ -2560,7 +2562,7 @@ struct mf__reader {
     struct mf__crew *settled;          /* for which crew: the reader's own */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
-    _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU, in a handler that goes on */
+    _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU: see mf__free_reader() */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
     uint64_t looked_requests;          /* and stats.requests, */
     uint32_t same_looks;               /* looks in a row that found it in one handler */
@@ -2656,6 +2658,7 @@ struct mf_session {
         int group_nice; /* of the autogroup before it was touched */
         int nice_now;
         bool on_device;       /* no rings: readers of the device are placed */
+        uint32_t base;        /* of these, so many are there for good, as they are placed now */
         bool watchful;        /* the monitor runs whatever the group's nice value is */
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
@@ -2667,8 +2670,10 @@ struct mf_session {
         uint64_t window_turns;               /* of the readers since */
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool crowded, idle_cpu;
-        bool given_up;    /* an heir cannot be freed: inherit.c */
-        uint64_t threads; /* of the process, when heirs were looked for among them */
+        bool clients_compute; /* more than half as much as readers */
+        bool apart_proved;    /* the last stream was rightly served apart from its client */
+        bool given_up;        /* an heir cannot be freed: inherit.c */
+        uint64_t threads;     /* of the process, when heirs were looked for among them */
         uint32_t sweep;
     } place;
 
@@ -2764,7 +2769,8 @@ bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c);
 /* inherit.c */
 void mf__free_heirs(struct mf_session *s);     /* the monitor, at each look while readers yield */
 bool mf__may_have_heirs(struct mf__reader *r); /* which it has not looked for yet */
-void mf__take_back(struct mf__reader *r);      /* a reader after a long handler: it may be bound to nothing any more */
+void mf__free_reader(struct mf__reader *r);    /* the monitor: it is a thread like any other until it looks again */
+void mf__take_back(struct mf__reader *r);      /* a reader, as it looks: it may be bound to nothing any more */
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);
@@ -6574,17 +6580,42 @@ static uint32_t device_base(const struct mf_session *s)
     return s->one_per_cpu;
 }
 
-/* Those that exclude each other are worth their while side by side where they yield: the right one has most to do. */
-void mf__crews_yield(struct mf_session *s, bool yields)
+/*
+ * Those that exclude each other are worth their while side by side where they yield: the right one has most to do.
+ * Beside clients that copy streams one does as well as two, who would take turns with them and with each other.
+ */
+void mf__crews_place(struct mf_session *s, uint32_t mode)
 {
-    uint32_t more = s->one_per_cpu - 1;
+    struct mf__crew *device = &s->crews[0];
+    uint32_t base = mode == MF__PLACE_YIELDING ? s->one_per_cpu : mode == MF__PLACE_APART ? 1 : device_base(s);
 
-    if (!s->place.on_device || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE))
+    if (!s->place.on_device || base == s->place.base)
         return;
-    if (yields)
-        atomic_fetch_add(&s->crews[0].base, more);
-    else
-        atomic_fetch_sub(&s->crews[0].base, more);
+    atomic_fetch_add(&device->base, base - s->place.base); /* external readers have their own part in it */
+    s->place.base = base;
+    if (mode == MF__PLACE_APART)
+        mf__crew_shrink(s, device, atomic_load(&device->base));
+}
+
+void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
+{
+    uint32_t members = atomic_load(&c->members);
+
+    if (limit >= members)
+        return;
+    atomic_store(&c->limit, limit);
+    mf__count(&s->shrinks, 1);
+    mf__count(&c->shrinks, 1);
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && members > limit; i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING) {
+            mf__kick(r);
+            members--;
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)
@@ -6670,6 +6701,7 @@ int mf__crews_make(struct mf_session *s)
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
     s->place.on_device = mf__placement_of_device(s);
+    s->place.base = s->crews[0].base;
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;
@@ -7122,16 +7154,24 @@ bool mf__may_have_heirs(struct mf__reader *r)
     return atomic_load(&r->state) == MF__READER_BUSY && r->same_looks < 2;
 }
 
+void mf__free_reader(struct mf__reader *r)
+{
+    pid_t tid = (pid_t)atomic_load(&r->tid);
+
+    if (tid && sched_getscheduler(tid) == SCHED_IDLE && set_free(r->session, tid))
+        atomic_store(&r->freed, true);
+}
+
 /* In one handler since the last look? Where its thread may not leave SCHED_IDLE there is nothing to be done. */
-static void free_reader(struct mf_session *s, struct mf__reader *r)
+static void free_long_handler(struct mf__reader *r)
 {
     uint64_t requests = atomic_load(&r->stats.requests);
     bool same = atomic_load(&r->state) == MF__READER_BUSY && requests == r->looked_requests;
 
     r->looked_requests = requests;
     r->same_looks = same ? r->same_looks + 1 : 0;
-    if (r->same_looks == 2 && set_free(s, (pid_t)atomic_load(&r->tid)))
-        atomic_store(&r->freed, true);
+    if (r->same_looks == 2)
+        mf__free_reader(r);
 }
 
 void mf__free_heirs(struct mf_session *s)
@@ -7139,7 +7179,7 @@ void mf__free_heirs(struct mf_session *s)
     struct stat st;
 
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
-        free_reader(s, s->readers[i]);
+        free_long_handler(s->readers[i]);
         free_children(s, s->readers[i]);
     }
     if (stat("/proc/self/task", &st) < 0)
@@ -7347,25 +7387,6 @@ static struct mf__reader *parked(struct mf_session *s, const struct mf__crew *c)
     return found;
 }
 
-/* One member fewer: whoever looks next parks itself, and one that waits for requests is made to look. */
-static void let_go(struct mf_session *s, struct mf__crew *c, uint32_t limit)
-{
-    bool kicked = false;
-
-    atomic_store(&c->limit, limit);
-    mf__count(&s->shrinks, 1);
-    mf__count(&c->shrinks, 1);
-    pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && !kicked; i++) {
-        struct mf__reader *r = s->readers[i];
-
-        kicked = atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING;
-        if (kicked)
-            mf__kick(r);
-    }
-    pthread_mutex_unlock(&s->lock);
-}
-
 /* All readers are taken: a crew with members to spare gives one, which can be had at the next look. */
 static void take_from_others(struct mf_session *s, struct mf__crew *poor)
 {
@@ -7375,7 +7396,7 @@ static void take_from_others(struct mf_session *s, struct mf__crew *poor)
 
         look(s, c, &v);
         if (c != poor && v.members > c->base && v.free > 1) {
-            let_go(s, c, v.members - 1);
+            mf__crew_shrink(s, c, v.members - 1);
             return;
         }
     }
@@ -7427,7 +7448,7 @@ static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
 
     c->taken = spare && members > c->base;
     if (c->taken)
-        let_go(s, c, members - spare > c->base ? members - spare : c->base);
+        mf__crew_shrink(s, c, members - spare > c->base ? members - spare : c->base);
     if (c->window > MF__CREW_WINDOW)
         c->window -= c->window / 8;
     session_monitor_begin_window(c);
@@ -8021,7 +8042,8 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
  * this is the ordinary case of sessions whose handlers may start threads and programs: inherit.c sets those free.
  *
  * A stream that is read ahead is another matter: the client copies what it has got while the reader could bring the
- * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room.
+ * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room. On the
+ * device one is enough then, as long as it has time for all that comes: two take turns with the clients and each other.
  */
 
 
@@ -8048,7 +8070,8 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
     else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
         how = "they do not yield, since the machine is busy, or handlers wait";
     else if (atomic_load(&s->place_mode) == MF__PLACE_APART)
-        how = "for now on any, apart from the clients that read streams";
+        how = s->place.on_device ? "for now one of them serves all, beside clients that copy streams"
+                                 : "for now on any, apart from the clients that read streams";
     snprintf(text, room, "%s; %s", where, how);
 }
 
@@ -8184,11 +8207,9 @@ static bool ordinary_share(void)
 
 static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
 {
-    bool yields = mode == MF__PLACE_YIELDING;
-
     s->place.since_ns = mf__now_ns();
-    if ((atomic_exchange(&s->place_mode, mode) == MF__PLACE_YIELDING) != yields)
-        mf__crews_yield(s, yields);
+    atomic_store(&s->place_mode, mode);
+    mf__crews_place(s, mode);
     set_group_nice(s, wanted_nice(s));
     mf__logf(&s->log, MF_LOG_INFO, "readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients"
@@ -8199,20 +8220,14 @@ static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
 /* What is in SCHED_IDLE may not get to run, and so not to leave it. Where that is permitted it is done from here. */
 static void rouse(struct mf_session *s)
 {
-    struct sched_param param = { 0 };
-
-    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
-        uint32_t tid = atomic_load(&s->readers[i]->tid);
-
-        if (tid)
-            (void)sched_setscheduler((pid_t)tid, SCHED_OTHER, &param);
-    }
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        mf__free_reader(s->readers[i]);
 }
 
 /* Ready to run, and not once on a CPU since the last look: that is not in its schedstat yet. */
-static bool starved(struct mf__reader *r, uint64_t count)
+static bool starved(struct mf__reader *r, const uint64_t at[3])
 {
-    return count == r->turns && !mf__task_sleeps(r);
+    return at[2] == r->turns && at[0] == r->ran_ns && !mf__task_sleeps(r);
 }
 
 /* Are the members of this crew placed at all? */
@@ -8263,7 +8278,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
             continue;
         if (mf__task_schedstat(r, at) < 0)
             continue;
-        if (r->turns && starved(r, at[2])) {
+        if (r->turns && starved(r, at)) {
             w->ns += elapsed;
             w->turns += 1;
         } else if (r->turns && at[2] >= r->turns) {
@@ -8307,13 +8322,29 @@ static bool streams(const struct waits *w)
     return w->requests >= STREAM_REQUESTS && w->bytes >= w->requests * STREAM_BYTES;
 }
 
-/* Requests of a stream wait for the CPU that their client has, and others are idle. */
-static bool better_apart(struct mf_session *s, const struct waits *w)
+/*
+ * The clients compute beside a stream, and: on a ring its requests stand in line and wait for the CPU that their
+ * client has, while others are idle; on the device one reader has time enough for all of them.
+ */
+static bool better_apart(struct mf_session *s, const struct waits *w, uint64_t elapsed)
 {
-    bool apart = s->place.idle_cpu && streams(w) && w->behind > w->requests / 4 && w->ns > w->ran / 2;
+    bool waits = w->behind > w->requests / 6 && w->ns > w->ran / 3;
+    bool apart = streams(w) && (s->place.on_device ? w->ran < elapsed * 3 / 4 : waits);
 
     s->place.apart_looks = apart ? s->place.apart_looks + 1 : 0;
-    return s->place.apart_looks >= APART_LOOKS;
+    if (apart && s->place.apart_proved)
+        return true; /* as it was the last time */
+    return s->place.apart_looks >= APART_LOOKS && s->place.clients_compute && (s->place.idle_cpu || s->place.on_device);
+}
+
+/* What was a reason to run apart has ended, or cannot be told any more from what is seen. */
+static bool better_together(struct mf_session *s, const struct waits *w, uint64_t elapsed, uint64_t age)
+{
+    bool done = w->requests >= STREAM_REQUESTS && !streams(w);
+    bool fits = s->place.on_device ? w->ran < elapsed * 9 / 10 : age < APART_NS;
+
+    s->place.apart_proved = s->place.clients_compute && (fits || !s->place.on_device);
+    return done || !fits || !s->place.clients_compute;
 }
 
 /*
@@ -8336,6 +8367,7 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     idle_ns -= s->place.idle_ns;
     s->place.idle_cpu = idle_ns > capacity / 5;
+    s->place.clients_compute = s->place.ran_ns * 3 / 2 + idle_ns < capacity;
     s->place.crowded = s->place.window_turns > ENOUGH_TURNS && idle_ns < capacity / 20 &&
                        (streams(w) || s->place.ran_ns < capacity * 3 / 10);
     session_placement_begin_window(s, now_ns, s->place.idle_ns + idle_ns);
@@ -8392,13 +8424,14 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     if (mode == MF__PLACE_YIELDING)
         mf__free_heirs(s);
     s->place.looked_ns = now_ns;
-    if (mode == MF__PLACE_YIELDING && busy) {
-        stop_yielding(s, age);
-    } else if (mode == MF__PLACE_YIELDING && better_apart(s, &w)) {
+    if (mode == MF__PLACE_APART) {
+        if (better_together(s, &w, elapsed, age))
+            session_placement_set_mode(s, MF__PLACE_YIELDING);
+    } else if (better_apart(s, &w, elapsed) && !unfit(s, &w)) {
         session_placement_set_mode(s, MF__PLACE_APART);
         rouse(s);
-    } else if (mode == MF__PLACE_APART && (age > APART_NS || (w.requests >= STREAM_REQUESTS && !streams(&w)))) {
-        session_placement_set_mode(s, MF__PLACE_YIELDING);
+    } else if (mode == MF__PLACE_YIELDING && busy) {
+        stop_yielding(s, age);
     } else if (mode == MF__PLACE_PLAIN && !busy && s->place.long_looks == 0 && age > s->place.hold_ns &&
                w.turns > ENOUGH_TURNS) {
         session_placement_set_mode(s, MF__PLACE_YIELDING);
