@@ -202,7 +202,8 @@ struct mf_session {
     uint32_t holders; /* cancelled threads that stay for the entries that they armed */
     pthread_mutex_t serial;
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
-    char turn_line[MF__CACHE_LINE - sizeof(uint32_t)];
+    _Atomic uint32_t turn_pass, turn_passes; /* requests that need not wait for their turn; so many the last time */
+    char turn_line[MF__CACHE_LINE - 3 * sizeof(uint32_t)];
     pthread_t monitor;
     bool monitor_on;
     pthread_mutex_t monitor_lock;

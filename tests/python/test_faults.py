@@ -465,6 +465,56 @@ def test_replies_outlive_the_session_harmlessly(connect: Connect) -> None:
     gc.collect()
 
 
+def test_answers_race_with_the_end_of_the_session(connect: Connect) -> None:
+    failed: list[BaseException] = []
+
+    def answer(replies: list[Reply]) -> None:
+        for reply in replies:
+            try:
+                reply.data(b"just in time")
+            except (RuntimeError, OSError):
+                pass
+            except BaseException as error:
+                failed.append(error)
+
+    def race() -> None:
+        kept: list[Reply] = []
+        client = connect(Tiny(read=deferring(kept)), stop_timeout=0.001)
+        for _ in range(40):
+            client.send(lib.MF_OP_READ, 2, READ)
+        wait_for(lambda: len(kept) == 40, "the reads")
+        threads = [threading.Thread(target=answer, args=(kept[i::2],)) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        client.close()
+        for thread in threads:
+            thread.join(20)
+        assert not failed
+        assert all(reply.answered for reply in kept)
+
+    for _ in range(20):
+        race()
+
+
+def test_a_forked_child_answers_nothing(connect: Connect) -> None:
+    kept: list[Reply] = []
+    with connect(Tiny(read=deferring(kept))) as client:
+        unique = client.send(lib.MF_OP_READ, 2, READ)
+        reply = wait_for(lambda: kept, "the read").pop()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                reply.data(b"the child's")
+            except RuntimeError:
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert not reply.interrupted
+        reply.data(b"the parent's")
+        assert client.wait(unique) == b"the parent's"
+
+
 def test_replies_race(connect: Connect) -> None:
     kept: list[Reply] = []
     wins: list[int] = []

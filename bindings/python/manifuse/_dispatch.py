@@ -8,18 +8,14 @@ import logging
 import os
 import struct
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from manifuse._native import ffi, lib
 from manifuse.errors import errno_of
 from manifuse.filesystem import InodeFS
 from manifuse.types import Attr, Dirent, Entry, FileSlice, Open, SetAttr, Statfs, _nanoseconds
-
-if TYPE_CHECKING:
-    from manifuse.request import Reply
 
 log = logging.getLogger("manifuse")
 
@@ -180,7 +176,6 @@ class Dispatcher:
     def __init__(self, fs: InodeFS) -> None:
         self.fs = fs
         self.handle = Handle()
-        self.replies: weakref.WeakSet[Reply] = weakref.WeakSet()
         self.ended_by: Optional[BaseException] = None
         self._waiting: dict[int, list[Callable[[], object]]] = {}
         self._lock = threading.Lock()
@@ -227,6 +222,7 @@ class Dispatcher:
             Open,
             Statfs,
             FileSlice,
+            self,
         )
         binding = lib.mf_py_binding_new(id(config), self.implemented, _nanoseconds(fs.attr_timeout))
         if binding == ffi.NULL:

@@ -5,28 +5,18 @@ from __future__ import annotations
 
 import errno
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any, Optional, Union
 
-from manifuse._native import ffi, lib
+from manifuse._native import Kept, ffi, handled, keep, lib
 from manifuse.errors import check, errno_of
 from manifuse.types import Attr, Entry, FileSlice, Open, Statfs, _nanoseconds
 
 __all__ = ["Context", "Reply", "context"]
 
 log = logging.getLogger("manifuse")
-_dispatchers: dict[int, Any] = {}  # by the native session's address
-
-
-def register(session: Any, dispatcher: Any) -> None:
-    """Let context() find the dispatcher of a native session."""
-    _dispatchers[int(ffi.cast("uintptr_t", session))] = dispatcher
-
-
-def unregister(session: Any) -> None:
-    """The native session is about to be freed."""
-    _dispatchers.pop(int(ffi.cast("uintptr_t", session)), None)
+_ELSEWHERE = "the handler of this request has returned, or it runs on another thread"
+_REQUEST = ffi.typeof("struct mf_req *")
 
 
 class Context:
@@ -46,20 +36,22 @@ class Context:
 
     __slots__ = ("_dispatcher", "again", "gid", "pid", "reader", "uid", "umask", "unique")
 
-    def __init__(self, call: Any) -> None:
-        self.uid: int = call.uid
-        self.gid: int = call.gid
-        self.pid: int = call.pid
-        self.umask: int = call.umask
-        self.unique: int = call.unique
-        self.reader: int = call.reader
-        self.again: bool = bool(call.again)
-        self._dispatcher = _dispatchers[int(ffi.cast("uintptr_t", call.session))]
+    _dispatcher: Any
+    uid: int
+    gid: int
+    pid: int
+    umask: int
+    unique: int
+    reader: int
+    again: bool
+
+    def __init__(self, values: tuple[Any, int, int, int, int, int, int, bool]) -> None:
+        self._dispatcher, self.uid, self.gid, self.pid, self.umask, self.unique, self.reader, self.again = values
 
     def _call(self) -> Any:
         call = lib.mf_py_current()
         if call == ffi.NULL or call.unique != self.unique:
-            raise RuntimeError("the handler of this request has returned, or it runs on another thread")
+            raise RuntimeError(_ELSEWHERE)
         return call
 
     @property
@@ -84,12 +76,14 @@ class Context:
             RuntimeError: it was deferred before.
             OSError: EINVAL the request takes no answer.
         """
-        call = self._call()
-        rc = lib.mf_py_defer()
-        if rc == -errno.EALREADY:
-            raise RuntimeError(f"request {self.unique} was deferred before")
-        check(rc, what="defer")
-        return Reply(self._dispatcher, call.req, self.unique)
+        reply = keep(Reply, self.unique)
+        if reply is None:
+            raise RuntimeError(_ELSEWHERE)
+        if isinstance(reply, int):
+            if reply == errno.EALREADY:
+                raise RuntimeError(f"request {self.unique} was deferred before")
+            check(-reply, what="defer")
+        return reply  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"Context(unique={self.unique}, uid={self.uid}, gid={self.gid}, pid={self.pid}, reader={self.reader})"
@@ -101,13 +95,13 @@ def context() -> Context:
     Raises:
         RuntimeError: no handler runs on this thread.
     """
-    call = lib.mf_py_current()
-    if call == ffi.NULL:
+    values = handled()
+    if values is None:
         raise RuntimeError("context() is for handlers: no request is being handled on this thread")
-    return Context(call)
+    return Context(values)
 
 
-class Reply:
+class Reply(Kept):  # type: ignore[misc]
     """A request that was kept and waits for its answer: exactly one of the methods below, from any thread.
 
     One that is dropped without an answer answers EIO. The request's arguments are the handler's; names and
@@ -118,48 +112,32 @@ class Reply:
         OSError: ENOENT the kernel no longer waits; EINVAL not an answer for this request (which got EIO).
     """
 
-    __slots__ = ("__weakref__", "_dispatcher", "_lock", "_req", "unique")
+    __slots__ = ("__weakref__", "_dispatcher")
 
-    def __init__(self, dispatcher: Any, req: Any, unique: int) -> None:
-        self.unique: int = unique
-        self._dispatcher = dispatcher
-        self._req = req
-        self._lock = threading.Lock()
-        dispatcher.replies.add(self)
-
-    def _take(self) -> Any:
-        with self._lock:
-            req, self._req = self._req, None
-        if req is None:
-            raise RuntimeError(f"request {self.unique} is answered already, or its session is over")
-        return req
+    unique: int
+    answered: bool  #: An answer was given, or can no longer be.
+    _dispatcher: Any
 
     def _answer(self, function: Callable[..., int], *args: Any) -> None:
+        address = self._take()
         try:
-            with self._dispatcher.handle:
-                rc = function(self._take(), *args)
-        except ValueError:
-            raise RuntimeError(f"request {self.unique}: the session is over") from None
+            rc = function(_request(address), *args)
+        finally:
+            self._done()
         if rc == -errno.EALREADY:
             raise RuntimeError(f"request {self.unique} is answered already")
         check(rc, what="reply")
 
     @property
-    def answered(self) -> bool:
-        """An answer was given, or can no longer be."""
-        return self._req is None
-
-    @property
     def interrupted(self) -> bool:
         """The caller gave up: answer EINTR soon."""
-        with self._lock:
-            if self._req is None:
-                return False
-            try:
-                with self._dispatcher.handle:
-                    return bool(lib.mf_req_interrupted(self._req) == 1)
-            except ValueError:
-                return False
+        address = self._look()
+        if address is None:
+            return False
+        try:
+            return bool(lib.mf_req_interrupted(_request(address)) == 1)
+        finally:
+            self._done()
 
     def on_interrupt(self, function: Callable[[], object]) -> None:
         """As :meth:`Context.on_interrupt`."""
@@ -199,7 +177,9 @@ class Reply:
 
     def data(self, data: Union[bytes, bytearray, memoryview, FileSlice]) -> None:
         """Answer read, readlink and, where the value and not its size was asked for, getxattr and listxattr."""
-        if isinstance(data, FileSlice):
+        if type(data) is bytes:
+            self._answer(lib.mf_reply_data, data, len(data))
+        elif isinstance(data, FileSlice):
             fd, offset, size = data._values
             self._answer(lib.mf_reply_fd, fd, offset, size)
         else:
@@ -219,18 +199,18 @@ class Reply:
         """Answer getxattr and listxattr that ask for the size."""
         self._answer(lib.mf_reply_xattr_size, size)
 
-    def _invalidate(self) -> None:
-        with self._lock:
-            self._req = None
-
     def __del__(self) -> None:
-        if getattr(self, "_req", None) is None:
+        if self.answered:
             return
         log.warning("request %d was kept and dropped without an answer", self.unique)
         try:
             self._answer(lib.mf_reply_err, errno.EIO)
         except (RuntimeError, OSError):
             pass
+
+
+def _request(address: int) -> Any:
+    return ffi.cast(_REQUEST, address)
 
 
 def _entry(entry: Entry) -> Any:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Optional, Union
 
-from manifuse import request
 from manifuse._dispatch import Dispatcher
 from manifuse._native import ffi, lib
 from manifuse.errors import check, new_error
@@ -219,7 +218,6 @@ class _Native:
 
     def adopt(self, session: Any) -> None:
         self.dispatcher.handle.set(session)
-        request.register(session, self.dispatcher)
 
     def claim_end(self) -> bool:
         """True for the one who has to call mf_session_finish()."""
@@ -242,9 +240,7 @@ class _Native:
                 pass
             session = handle.take()
             if session is not None:
-                for reply in list(self.dispatcher.replies):
-                    reply._invalidate()
-                request.unregister(session)
+                lib.mf_py_binding_close(self.binding)
                 lib.mf_session_free(session)
         with self.lock:
             binding, self.binding = self.binding, ffi.NULL

@@ -2647,7 +2647,8 @@ struct mf_session {
     uint32_t holders; /* cancelled threads that stay for the entries that they armed */
     pthread_mutex_t serial;
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
-    char turn_line[MF__CACHE_LINE - sizeof(uint32_t)];
+    _Atomic uint32_t turn_pass, turn_passes; /* requests that need not wait for their turn; so many the last time */
+    char turn_line[MF__CACHE_LINE - 3 * sizeof(uint32_t)];
     pthread_t monitor;
     bool monitor_on;
     pthread_mutex_t monitor_lock;
@@ -6848,6 +6849,7 @@ void mf__crew_fall_back(struct mf__reader *r, int error)
 
 
 #define TURN_SPINS 1000u /* some ten microseconds */
+#define TURN_PASSES_MAX 64u
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -6900,19 +6902,29 @@ static void answer_error(struct mf__slot *slot, int error)
 /*
  * Handlers that exclude each other by a lock of their language: a reader that finds the lock taken would be put to
  * sleep and woken, which costs more than the few microseconds for which most handlers keep it. So it waits for its
- * turn here, awake, and goes on without one when that takes too long: then the handler waits for something else.
+ * turn here, awake, and goes on without one when that takes too long: then the handler waits for something else. Where
+ * handlers often do, so do these spins come to nothing, and are left out for a while.
  */
 static void take_turn(struct mf_session *s, uint32_t me)
 {
-    uint32_t none = 0;
+    uint32_t pass = atomic_load_explicit(&s->turn_pass, memory_order_relaxed), none = 0;
 
-    for (uint32_t i = 0; i < TURN_SPINS; i++) {
+    for (uint32_t i = 0; pass == 0 && i < TURN_SPINS; i++) {
         if (atomic_load_explicit(&s->turn, memory_order_relaxed) == 0 &&
-            atomic_compare_exchange_weak_explicit(&s->turn, &none, me, memory_order_acquire, memory_order_relaxed))
+            atomic_compare_exchange_weak_explicit(&s->turn, &none, me, memory_order_acquire, memory_order_relaxed)) {
+            if (i)
+                atomic_store_explicit(&s->turn_passes, 0, memory_order_relaxed);
             return;
+        }
         none = 0;
         RELAX();
     }
+    if (pass == 0) { /* in vain: so many requests do not try it, more each time in a row */
+        pass = atomic_load_explicit(&s->turn_passes, memory_order_relaxed) * 2 + 1;
+        pass = pass < TURN_PASSES_MAX ? pass : TURN_PASSES_MAX;
+        atomic_store_explicit(&s->turn_passes, pass, memory_order_relaxed);
+    }
+    atomic_store_explicit(&s->turn_pass, pass - 1, memory_order_relaxed);
     atomic_store_explicit(&s->turn, me, memory_order_relaxed); /* who waits has no turn: the next need not spin */
 }
 
@@ -7068,6 +7080,7 @@ void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
     r->current = NULL;
 }
 #undef RELAX
+#undef TURN_PASSES_MAX
 #undef TURN_SPINS
 
 /* ==== core/session/inherit.c ==== */

@@ -25,7 +25,7 @@ def declarations() -> str:
 def sources() -> list[str]:
     """The engine and the glue, relative to the root as setuptools wants them."""
     engine = sorted(str(path) for top in ("core", "abi") for path in Path(top).rglob("*.c"))
-    return [*engine, str(HERE / "glue.c")]
+    return [*engine, str(HERE / "glue.c"), str(HERE / "reply.c")]
 
 
 ffibuilder = FFI()

@@ -11,26 +11,18 @@
  * Each reader thread has a thread state of Python's for all its life, so an upcall takes the interpreter's
  * lock and nothing else. No exception ever leaves an upcall: it becomes an errno.
  */
-#ifndef Py_LIMITED_API
-#define Py_LIMITED_API 0x03090000
-#endif
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "glue_private.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-#include <manifuse/manifuse.h>
-
-#include "glue.h"
-
-#define OPS 64
+#define OPS MF_PY_OPS
 #define ARGS 6
 #define MAX_ERRNO 511 /* the protocol's limit */
 #ifndef PyBUF_READ
@@ -50,39 +42,7 @@ struct file_slice {
 _Static_assert(ATTR_BYTES == 88 && ENTRY_BYTES == 120, "types.py packs these");
 _Static_assert(offsetof(struct mf_answer, backing_id) + 4 - offsetof(struct mf_answer, fh) == OPEN_BYTES, "likewise");
 
-struct mf_py_binding {
-    PyObject *handlers[OPS];
-    uint8_t counts[OPS];
-    uint64_t implemented;
-    uint64_t attr_timeout_ns;
-    int views;
-    uint32_t readers;    /* threads that may still call; changed with the interpreter's lock held, as is orphaned */
-    bool orphaned;       /* freed while handlers did not return: the last of them frees it */
-    PyObject *normalise; /* normalise(op, result, limit) -> an answer of an exact type, or raises */
-    PyObject *fail;      /* fail(op, node, exception) -> errno */
-    PyObject *interrupted;
-    PyObject *reader_start;
-    PyObject *reader_end;
-    PyObject *destroy;
-    PyObject *attr_type;
-    PyObject *entry_type;
-    PyObject *open_type;
-    PyObject *statfs_type;
-    PyObject *slice_type;
-    PyObject *s_packed;
-    PyObject *s_errno;
-    PyObject *s_release;
-};
-
-/* What a thread has while it is in, or between, upcalls. */
-struct thread {
-    PyThreadState *state; /* detached; NULL: the thread is no reader */
-    PyGILState_STATE gil; /* for reader_end */
-    struct mf_call *call; /* whose handler runs */
-    PyObject *keep;       /* owns the bytes of the last answer until the next upcall */
-    int deferred;
-};
-static _Thread_local struct thread self;
+_Thread_local struct mf_py_thread mf_py_self;
 
 /* ---- arguments ------------------------------------------------------------------------------------------ */
 
@@ -310,7 +270,7 @@ static void borrow(struct mf_call *call, PyObject *bytes)
     call->answer.data = PyBytes_AsString(bytes);
     call->answer.data_len = (uint64_t)PyBytes_Size(bytes);
     Py_INCREF(bytes);
-    self.keep = bytes;
+    mf_py_self.keep = bytes;
 }
 
 static int take_bytes(struct mf_call *call, PyObject *answer, uint64_t most)
@@ -347,7 +307,7 @@ static int take_slice(const struct mf_py_binding *b, struct mf_call *call, PyObj
     call->answer.data_offset = slice.offset;
     call->answer.data_len = slice.length < call->length ? slice.length : call->length;
     Py_INCREF(answer);
-    self.keep = answer;
+    mf_py_self.keep = answer;
     return 1;
 }
 
@@ -478,7 +438,7 @@ static int32_t failed(const struct mf_py_binding *b, const struct mf_call *call)
 static void clear_answer(struct mf_call *call)
 {
     memset(&call->answer, 0, sizeof(call->answer));
-    Py_CLEAR(self.keep);
+    Py_CLEAR(mf_py_self.keep);
 }
 
 static int32_t answered(const struct mf_py_binding *b, struct mf_call *call, PyObject *result)
@@ -508,16 +468,18 @@ static int32_t answered(const struct mf_py_binding *b, struct mf_call *call, PyO
 
 static int32_t enter(const struct mf_py_binding *b, struct mf_call *call)
 {
-    struct mf_call *outer = self.call;
-    int outer_deferred = self.deferred;
+    struct mf_call *outer = mf_py_self.call;
+    const struct mf_py_binding *outer_binding = mf_py_self.binding;
+    int outer_deferred = mf_py_self.deferred;
     PyObject *result;
     int32_t rc;
 
-    Py_CLEAR(self.keep);
-    self.call = call;
-    self.deferred = 0;
+    Py_CLEAR(mf_py_self.keep);
+    mf_py_self.call = call;
+    mf_py_self.binding = b;
+    mf_py_self.deferred = 0;
     result = call_handler(b, call);
-    if (self.deferred) { /* the answer is somebody else's now; the result does not count, an exception is told */
+    if (mf_py_self.deferred) { /* the answer is somebody else's now; the result does not count, an exception is told */
         if (!result)
             failed(b, call);
         rc = MF_ANSWER_LATER;
@@ -525,8 +487,9 @@ static int32_t enter(const struct mf_py_binding *b, struct mf_call *call)
         rc = result ? answered(b, call, result) : failed(b, call);
     }
     Py_XDECREF(result);
-    self.call = outer;
-    self.deferred = outer_deferred;
+    mf_py_self.call = outer;
+    mf_py_self.binding = outer_binding;
+    mf_py_self.deferred = outer_deferred;
     return rc;
 }
 
@@ -538,10 +501,10 @@ static int32_t upcall(struct mf_call *call, void *user)
 
     if (call->op >= OPS || !b->handlers[call->op])
         return -ENOSYS;
-    if (self.state) {
-        PyEval_RestoreThread(self.state);
+    if (mf_py_self.state) {
+        PyEval_RestoreThread(mf_py_self.state);
         rc = enter(b, call);
-        self.state = PyEval_SaveThread();
+        mf_py_self.state = PyEval_SaveThread();
         return rc;
     }
     gil = PyGILState_Ensure();
@@ -570,10 +533,10 @@ static void reader_start(struct mf_session *session, uint32_t reader, void *user
     struct mf_py_binding *b = user;
 
     (void)session;
-    self.gil = PyGILState_Ensure();
+    mf_py_self.gil = PyGILState_Ensure();
     b->readers++;
     hook(b->reader_start, number(reader));
-    self.state = PyEval_SaveThread();
+    mf_py_self.state = PyEval_SaveThread();
 }
 
 static void reader_end(struct mf_session *session, uint32_t reader, void *user)
@@ -581,15 +544,15 @@ static void reader_end(struct mf_session *session, uint32_t reader, void *user)
     struct mf_py_binding *b = user;
 
     (void)session;
-    if (!self.state)
+    if (!mf_py_self.state)
         return;
-    PyEval_RestoreThread(self.state);
-    self.state = NULL;
-    Py_CLEAR(self.keep);
+    PyEval_RestoreThread(mf_py_self.state);
+    mf_py_self.state = NULL;
+    Py_CLEAR(mf_py_self.keep);
     hook(b->reader_end, number(reader));
     if (--b->readers == 0 && b->orphaned)
         empty(b);
-    PyGILState_Release(self.gil);
+    PyGILState_Release(mf_py_self.gil);
 }
 
 static void destroy(void *user)
@@ -625,7 +588,7 @@ static int fill(struct mf_py_binding *b, PyObject *config)
 {
     PyObject **fields[] = { &b->normalise,  &b->fail,        &b->interrupted, &b->reader_start,
                             &b->reader_end, &b->destroy,     &b->attr_type,   &b->entry_type,
-                            &b->open_type,  &b->statfs_type, &b->slice_type };
+                            &b->open_type,  &b->statfs_type, &b->slice_type,  &b->dispatcher };
     PyObject *handlers = PyTuple_GetItem(config, 0), *counts = PyTuple_GetItem(config, 1);
 
     if (!handlers || !counts || PyTuple_Size(handlers) != OPS || PyBytes_Size(counts) != OPS)
@@ -646,14 +609,16 @@ static int fill(struct mf_py_binding *b, PyObject *config)
     b->s_packed = PyUnicode_InternFromString("_packed");
     b->s_errno = PyUnicode_InternFromString("errno");
     b->s_release = PyUnicode_InternFromString("release");
-    return b->s_packed && b->s_errno && b->s_release;
+    b->s_dispatcher = PyUnicode_InternFromString("_dispatcher");
+    return b->s_packed && b->s_errno && b->s_release && b->s_dispatcher;
 }
 
 static void empty(struct mf_py_binding *b)
 {
-    PyObject **fields[] = { &b->normalise,  &b->fail,      &b->interrupted, &b->reader_start, &b->reader_end,
-                            &b->destroy,    &b->attr_type, &b->entry_type,  &b->open_type,    &b->statfs_type,
-                            &b->slice_type, &b->s_packed,  &b->s_errno,     &b->s_release };
+    PyObject **fields[] = { &b->normalise,  &b->fail,        &b->interrupted, &b->reader_start,
+                            &b->reader_end, &b->destroy,     &b->attr_type,   &b->entry_type,
+                            &b->open_type,  &b->statfs_type, &b->slice_type,  &b->dispatcher,
+                            &b->s_packed,   &b->s_errno,     &b->s_release,   &b->s_dispatcher };
 
     for (size_t i = 0; i < OPS; i++)
         Py_CLEAR(b->handlers[i]);
@@ -670,6 +635,7 @@ struct mf_py_binding *mf_py_binding_new(uintptr_t config, uint64_t implemented, 
     if (b) {
         b->implemented = implemented;
         b->attr_timeout_ns = attr_timeout_ns;
+        b->pid = getpid();
         if (!fill(b, (PyObject *)config)) {
             PyErr_Clear();
             empty(b);
@@ -728,21 +694,7 @@ int mf_py_session_from_fd(struct mf_py_binding *binding, const struct mf_session
 
 const struct mf_call *mf_py_current(void)
 {
-    return self.call;
-}
-
-int mf_py_defer(void)
-{
-    int rc;
-
-    if (!self.call)
-        return -ENOENT;
-    if (self.deferred)
-        return -EALREADY;
-    rc = mf_req_defer(self.call->req);
-    if (rc == 0)
-        self.deferred = 1;
-    return rc;
+    return mf_py_self.call;
 }
 
 /* ---- measuring ------------------------------------------------------------------------------------------ */

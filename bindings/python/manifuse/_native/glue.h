@@ -21,10 +21,12 @@ struct mf_py_binding;
 /*
  * Make what the upcalls of one session need. `config` is the address of a tuple
  * (handlers, counts, views, normalise, fail, interrupted, reader_start, reader_end, destroy, Attr, Entry, Open,
- * Statfs, FileSlice): handlers is a tuple of 64 callables or None by operation, counts 64 bytes: how many
+ * Statfs, FileSlice, dispatcher): handlers is a tuple of 64 callables or None by operation, counts 64 bytes: how many
  * arguments each takes; views is true where write gets a memoryview. Returns NULL without memory.
  */
 struct mf_py_binding *mf_py_binding_new(uintptr_t config, uint64_t implemented, uint64_t attr_timeout_ns);
+/* Before mf_session_free(): requests that are kept have no session any more. Waits for answers that are under way. */
+void mf_py_binding_close(struct mf_py_binding *binding);
 /* After mf_session_free(). NULL is accepted. */
 void mf_py_binding_free(struct mf_py_binding *binding);
 
@@ -34,11 +36,11 @@ int mf_py_session_new(struct mf_py_binding *binding, const struct mf_session_opt
 int mf_py_session_from_fd(struct mf_py_binding *binding, const struct mf_session_opts *opts, int fd,
                           const struct mf_negotiated *neg, struct mf_session **out, struct mf_error *err);
 
+/* Put what reply.c has for request.py into the dict at this address: Kept, handled, keep. 0, or -1 without memory. */
+int mf_py_names(uintptr_t names);
+
 /* The call whose handler this thread runs, or NULL. */
 const struct mf_call *mf_py_current(void);
-/* Keep the current call's request: 0; -ENOENT: no handler runs on this thread; -EALREADY; mf_req_defer()'s. */
-int mf_py_defer(void);
-
 /*
  * Nanoseconds of CPU time per upcall of `op` on a thread of its own, over `count` calls, with the engine left out: what
  * entering Python and leaving it costs. -1: an upcall failed.
