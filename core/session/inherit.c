@@ -32,8 +32,10 @@ static bool set_free(const struct mf_session *s, pid_t id)
 {
     struct sched_param param = { 0 };
 
+    if (sched_setscheduler(id, SCHED_OTHER, &param) < 0)
+        return false;
     (void)sched_setaffinity(id, sizeof(s->allowed), &s->allowed);
-    return sched_setscheduler(id, SCHED_OTHER, &param) == 0;
+    return true;
 }
 
 static void free_heir(struct mf_session *s, pid_t id, const char *what)
@@ -43,7 +45,10 @@ static void free_heir(struct mf_session *s, pid_t id, const char *what)
     if (set_free(s, id)) {
         mf__logf(&s->log, MF_LOG_INFO, "%s %d, which a handler started, is scheduled like any other now", what,
                  (int)id);
-    } else if (!s->place.given_up) {
+        return;
+    }
+    (void)sched_setaffinity(id, sizeof(s->allowed), &s->allowed);
+    if (!s->place.given_up) {
         s->place.given_up = true;
         mf__logf(&s->log, MF_LOG_WARNING,
                  "%s %d, which a handler started, stays in class SCHED_IDLE, which this process may not leave: readers "
