@@ -2,11 +2,14 @@
 /* How readers of a real mount stand in the scheduler's eyes, and that nothing else comes to stand there. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -206,6 +209,106 @@ Test(placement, one_reader_of_the_device_serves_a_stream)
     cr_expect(one, "%u members; %s", (unsigned)device->members, fs_info(&rig).placement);
     WALK_UNTIL(yielding() == (unsigned)CPU_COUNT(&all));
     end();
+}
+
+/* ---- without the right to leave SCHED_IDLE ---------------------------------------------------------------------- */
+
+static void give_up_nice(void)
+{
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct data[2];
+    struct rlimit none = { 0 };
+
+    cr_assert_eq(syscall(SYS_capget, &header, data), 0);
+    data[0].effective &= ~(1u << CAP_SYS_NICE);
+    data[0].permitted &= ~(1u << CAP_SYS_NICE);
+    cr_assert_eq(syscall(SYS_capset, &header, data), 0);
+    cr_assert_eq(setrlimit(RLIMIT_NICE, &none), 0);
+}
+
+struct kept_getattr {
+    struct mf_req *req;
+    uint64_t node;
+};
+static int kept_pipe[2];
+
+static int32_t keep_getattr(struct mf_call *call, struct fs_rig *r)
+{
+    struct kept_getattr kept = { call->req, call->node };
+
+    (void)r;
+    if (call->op != MF_OP_GETATTR || call->node == MF_ROOT || mf_req_defer(call->req) < 0)
+        return FS_DEFAULT;
+    cr_assert_eq(write(kept_pipe[1], &kept, sizeof(kept)), (ssize_t)sizeof(kept));
+    return MF_ANSWER_LATER;
+}
+
+static void *answer_kept(void *arg)
+{
+    struct kept_getattr kept;
+
+    while (read(kept_pipe[0], &kept, sizeof(kept)) == sizeof(kept)) {
+        struct mf_attr attr = fs_attr(kept.node);
+
+        (void)mf_reply_attr(kept.req, &attr, 0);
+    }
+    return arg;
+}
+
+static int stat_often(void *arg)
+{
+    char path[128], name[16];
+    struct stat st;
+
+    (void)arg;
+    fs_name(FS_FILE0, name);
+    snprintf(path, sizeof(path), "%s/%s", site_point, name);
+    for (int i = 0; i < 2000; i++) {
+        if (stat(path, &st) < 0)
+            return errno;
+    }
+    return 0;
+}
+
+/* Readers that yield and those that do not are others then; who yields keeps its CPU. */
+static bool others_serve(void)
+{
+    unsigned idle = 0, members = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&rig.s->reader_count); i++) {
+        struct mf__reader *r = rig.s->readers[i];
+        struct mf__crew *c = atomic_load(&r->crew);
+        pid_t tid = (pid_t)atomic_load(&r->tid);
+
+        if (atomic_load(&r->spent) && tid)
+            idle += like_a_reader(tid);
+        else if (c && c->ring && tid)
+            members += sched_getscheduler(tid) == SCHED_OTHER;
+    }
+    return idle > 0 && members > 0 && atomic_load(&rig.s->place_mode) == MF__PLACE_PLAIN;
+}
+
+Test(placement, who_may_not_leave_sched_idle_is_replaced)
+{
+    uint64_t to = forty_seconds_from_now();
+    pthread_t answerer;
+
+    cr_assert_eq(pipe(kept_pipe), 0);
+    cr_assert_eq(pthread_create(&answerer, NULL, answer_kept, NULL), 0);
+    give_up_nice();
+    rig.opts.uring = MF_URING_AUTO;
+    rig.script = keep_getattr; /* where others answer readers yield no more */
+    site_serve(&rig);
+    if (!rig.s->ring_count) {
+        end();
+        cr_skip_test("needs the fuse module's parameter enable_uring to be on");
+    }
+    while (!others_serve() && mf__now_ns() < to)
+        cr_assert_eq(site_run(stat_often, NULL), 0);
+    cr_expect(others_serve(), "%s", fs_info(&rig).placement);
+    end();
+    close(kept_pipe[1]);
+    pthread_join(answerer, NULL);
 }
 
 /* ---- what handlers start --------------------------------------------------------------------------------------- */
