@@ -182,16 +182,14 @@ SUITES = {
     "streams": Suite((Part(STREAMERS, STREAMS, (1, 8)),), rounds=5, minutes=5),
     "full": Suite(
         (
-            Part(MAIN, CALLS, (1, 2, 8)),
-            Part(MAIN, ("stat", "read4k"), (32,)),
+            Part(MAIN, CALLS, (1, 2, 8, 32)),
             Part(LAYOUTS, ("stat", "read4k"), (1, 8)),
-            Part(STREAMERS, STREAMS, (1, 8)),
-            Part(STREAMERS, CHANGES, (1, 8)),
+            Part(STREAMERS, (*STREAMS, *CHANGES), (1, 2, 8, 32)),
             Part(("c-ring", "responder-ring", "responder-ring-plain", EXTRA), CALLS, (1, 8), ("shared",)),
             Part(READERS, OPS, (1, 8)),
         ),
         rounds=7,
-        minutes=15,
+        minutes=20,
     ),
     "everything": Suite(
         (

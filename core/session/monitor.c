@@ -264,7 +264,7 @@ static void set_calling(struct mf__crew *c, enum mf__calling calling)
 static void judge_calling(struct mf__crew *c, bool many, bool few_slow)
 {
     enum mf__calling now = atomic_load(&c->ring->calling);
-    enum mf__calling thin = c->timed_mean && never_slow(c) ? MF__CALL_SLOW : MF__CALL_ALWAYS;
+    enum mf__calling thin = c->timed_mean ? MF__CALL_SLOW : MF__CALL_ALWAYS;
 
     if (c->thin_ticks >= THIN_TICKS) {
         if (now != thin)

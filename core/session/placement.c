@@ -221,7 +221,7 @@ static bool placed(const struct mf_session *s, const struct mf__crew *c)
 }
 
 struct waits {
-    uint64_t ns;  /* ready to run, and did not */
+    uint64_t ns;  /* ready to run, and did not, though no other reader of the same CPU ran */
     uint64_t ran; /* ns */
     uint64_t turns;
     uint64_t requests;
@@ -243,36 +243,59 @@ static void look_at_rings(struct mf_session *s, struct waits *w)
     s->place.behind = behind;
 }
 
+/* One reader that is placed, within `elapsed` ns: what it adds to its crew's. */
+static void look_at_reader(struct mf__reader *r, uint64_t elapsed, struct waits *w)
+{
+    uint64_t at[3];
+
+    if (mf__task_schedstat(r, at) < 0)
+        return;
+    if (r->turns && starved(r, at)) {
+        w->ns += elapsed;
+        w->turns += 1;
+    } else if (r->turns && at[2] >= r->turns) {
+        w->ns += at[1] - r->waited_ns;
+        w->ran += at[0] - r->ran_ns;
+        w->turns += at[2] - r->turns;
+    }
+    r->ran_ns = at[0];
+    r->waited_ns = at[1];
+    r->turns = at[2];
+}
+
+/* The members of a ring's crew share one CPU: what one waits while another runs there is no work of others. */
+static void look_at_crew(struct mf_session *s, struct mf__crew *c, uint64_t elapsed, struct waits *w)
+{
+    struct waits own = { 0 };
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        if (atomic_load(&s->readers[i]->crew) == c)
+            look_at_reader(s->readers[i], elapsed, &own);
+    }
+    if (c->ring && atomic_load(&c->members) > 1)
+        own.ns -= own.ns < own.ran ? own.ns : own.ran;
+    w->ns += own.ns;
+    w->ran += own.ran;
+    w->turns += own.turns;
+}
+
 /* Of all readers that are placed within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
     uint64_t requests = 0, bytes = 0, foreign = 0;
 
     *w = (struct waits){ 0 };
+    for (uint32_t i = 0; i < s->crew_count; i++) {
+        if (placed(s, &s->crews[i]))
+            look_at_crew(s, &s->crews[i], elapsed, w);
+    }
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
-        struct mf__crew *c = atomic_load(&r->crew);
-        uint64_t at[3];
 
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
                  atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
         foreign += atomic_load_explicit(&r->foreign->replies, memory_order_relaxed);
-        if (!c || !placed(s, c))
-            continue;
-        if (mf__task_schedstat(r, at) < 0)
-            continue;
-        if (r->turns && starved(r, at)) {
-            w->ns += elapsed;
-            w->turns += 1;
-        } else if (r->turns && at[2] >= r->turns) {
-            w->ns += at[1] - r->waited_ns;
-            w->ran += at[0] - r->ran_ns;
-            w->turns += at[2] - r->turns;
-        }
-        r->ran_ns = at[0];
-        r->waited_ns = at[1];
-        r->turns = at[2];
     }
     w->requests = requests - s->place.requests;
     w->bytes = bytes - s->place.bytes;

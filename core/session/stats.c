@@ -21,7 +21,7 @@ uint64_t mf__now_ns(void)
 static void begin_timing(struct mf__reader *r, struct mf__slot *slot)
 {
     slot->received_ns = mf__now_ns();
-    if (r->place_mode == MF__PLACE_YIELDING)
+    if (r->cpu >= 0)
         r->sleeps = mf__thread_sleeps();
 }
 
@@ -60,10 +60,13 @@ bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
     return slowness == 0 || slowness > MF__SLOW_LIMIT;
 }
 
-/* One that yields may have stood back in the middle for clients that had work: what counts is that it slept. */
+/*
+ * One that is bound to a CPU may have stood back there for clients that had work, or computed, where no other reader
+ * could have done anything meanwhile: what counts is that it slept.
+ */
 static bool was_slow(const struct mf__reader *r, uint64_t ns)
 {
-    return ns > MF__SLOW_NS && (r->place_mode != MF__PLACE_YIELDING || mf__thread_sleeps() != r->sleeps);
+    return ns > MF__SLOW_NS && (r->cpu < 0 || mf__thread_sleeps() != r->sleeps);
 }
 
 void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns)

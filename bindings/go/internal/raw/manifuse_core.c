@@ -7116,8 +7116,10 @@ static bool set_free(const struct mf_session *s, pid_t id)
 {
     struct sched_param param = { 0 };
 
+    if (sched_setscheduler(id, SCHED_OTHER, &param) < 0)
+        return false;
     (void)sched_setaffinity(id, sizeof(s->allowed), &s->allowed);
-    return sched_setscheduler(id, SCHED_OTHER, &param) == 0;
+    return true;
 }
 
 static void free_heir(struct mf_session *s, pid_t id, const char *what)
@@ -7127,7 +7129,10 @@ static void free_heir(struct mf_session *s, pid_t id, const char *what)
     if (set_free(s, id)) {
         mf__logf(&s->log, MF_LOG_INFO, "%s %d, which a handler started, is scheduled like any other now", what,
                  (int)id);
-    } else if (!s->place.given_up) {
+        return;
+    }
+    (void)sched_setaffinity(id, sizeof(s->allowed), &s->allowed);
+    if (!s->place.given_up) {
         s->place.given_up = true;
         mf__logf(&s->log, MF_LOG_WARNING,
                  "%s %d, which a handler started, stays in class SCHED_IDLE, which this process may not leave: readers "
@@ -7556,7 +7561,7 @@ static void set_calling(struct mf__crew *c, enum mf__calling calling)
 static void judge_calling(struct mf__crew *c, bool many, bool few_slow)
 {
     enum mf__calling now = atomic_load(&c->ring->calling);
-    enum mf__calling thin = c->timed_mean && never_slow(c) ? MF__CALL_SLOW : MF__CALL_ALWAYS;
+    enum mf__calling thin = c->timed_mean ? MF__CALL_SLOW : MF__CALL_ALWAYS;
 
     if (c->thin_ticks >= THIN_TICKS) {
         if (now != thin)
@@ -8250,7 +8255,7 @@ static bool placed(const struct mf_session *s, const struct mf__crew *c)
 }
 
 struct waits {
-    uint64_t ns;  /* ready to run, and did not */
+    uint64_t ns;  /* ready to run, and did not, though no other reader of the same CPU ran */
     uint64_t ran; /* ns */
     uint64_t turns;
     uint64_t requests;
@@ -8272,36 +8277,59 @@ static void look_at_rings(struct mf_session *s, struct waits *w)
     s->place.behind = behind;
 }
 
+/* One reader that is placed, within `elapsed` ns: what it adds to its crew's. */
+static void look_at_reader(struct mf__reader *r, uint64_t elapsed, struct waits *w)
+{
+    uint64_t at[3];
+
+    if (mf__task_schedstat(r, at) < 0)
+        return;
+    if (r->turns && starved(r, at)) {
+        w->ns += elapsed;
+        w->turns += 1;
+    } else if (r->turns && at[2] >= r->turns) {
+        w->ns += at[1] - r->waited_ns;
+        w->ran += at[0] - r->ran_ns;
+        w->turns += at[2] - r->turns;
+    }
+    r->ran_ns = at[0];
+    r->waited_ns = at[1];
+    r->turns = at[2];
+}
+
+/* The members of a ring's crew share one CPU: what one waits while another runs there is no work of others. */
+static void look_at_crew(struct mf_session *s, struct mf__crew *c, uint64_t elapsed, struct waits *w)
+{
+    struct waits own = { 0 };
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        if (atomic_load(&s->readers[i]->crew) == c)
+            look_at_reader(s->readers[i], elapsed, &own);
+    }
+    if (c->ring && atomic_load(&c->members) > 1)
+        own.ns -= own.ns < own.ran ? own.ns : own.ran;
+    w->ns += own.ns;
+    w->ran += own.ran;
+    w->turns += own.turns;
+}
+
 /* Of all readers that are placed within `elapsed` ns, since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
     uint64_t requests = 0, bytes = 0, foreign = 0;
 
     *w = (struct waits){ 0 };
+    for (uint32_t i = 0; i < s->crew_count; i++) {
+        if (placed(s, &s->crews[i]))
+            look_at_crew(s, &s->crews[i], elapsed, w);
+    }
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
-        struct mf__crew *c = atomic_load(&r->crew);
-        uint64_t at[3];
 
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
                  atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
         foreign += atomic_load_explicit(&r->foreign->replies, memory_order_relaxed);
-        if (!c || !placed(s, c))
-            continue;
-        if (mf__task_schedstat(r, at) < 0)
-            continue;
-        if (r->turns && starved(r, at)) {
-            w->ns += elapsed;
-            w->turns += 1;
-        } else if (r->turns && at[2] >= r->turns) {
-            w->ns += at[1] - r->waited_ns;
-            w->ran += at[0] - r->ran_ns;
-            w->turns += at[2] - r->turns;
-        }
-        r->ran_ns = at[0];
-        r->waited_ns = at[1];
-        r->turns = at[2];
     }
     w->requests = requests - s->place.requests;
     w->bytes = bytes - s->place.bytes;
@@ -9822,7 +9850,7 @@ uint64_t mf__now_ns(void)
 static void begin_timing(struct mf__reader *r, struct mf__slot *slot)
 {
     slot->received_ns = mf__now_ns();
-    if (r->place_mode == MF__PLACE_YIELDING)
+    if (r->cpu >= 0)
         r->sleeps = mf__thread_sleeps();
 }
 
@@ -9861,10 +9889,13 @@ bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
     return slowness == 0 || slowness > MF__SLOW_LIMIT;
 }
 
-/* One that yields may have stood back in the middle for clients that had work: what counts is that it slept. */
+/*
+ * One that is bound to a CPU may have stood back there for clients that had work, or computed, where no other reader
+ * could have done anything meanwhile: what counts is that it slept.
+ */
 static bool was_slow(const struct mf__reader *r, uint64_t ns)
 {
-    return ns > MF__SLOW_NS && (r->place_mode != MF__PLACE_YIELDING || mf__thread_sleeps() != r->sleeps);
+    return ns > MF__SLOW_NS && (r->cpu < 0 || mf__thread_sleeps() != r->sleeps);
 }
 
 void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns)
