@@ -28,7 +28,7 @@ static uint32_t device_base(const struct mf_session *s)
 
 /*
  * Those that exclude each other are worth their while side by side where they yield: the right one has most to do.
- * Beside clients that copy streams one does as well as two, who would take turns with them and with each other.
+ * Beside a client that copies a stream one does as well as two, who would take turns with it and with each other.
  */
 void mf__crews_place(struct mf_session *s, uint32_t mode)
 {

@@ -18,7 +18,7 @@
  *
  * A stream that is read ahead is another matter: the client copies what it has got while the reader could bring the
  * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room. On the
- * device one is enough then, as long as it has time for all that comes: two take turns with the clients and each other.
+ * device one is enough for such a client: two take turns with it and with each other.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -221,8 +221,9 @@ static bool placed(const struct mf_session *s, const struct mf__crew *c)
 }
 
 struct waits {
-    uint64_t ns;  /* ready to run, and did not, though no other reader of the same CPU ran */
-    uint64_t ran; /* ns */
+    uint64_t elapsed; /* ns since the last look; in that time: */
+    uint64_t ns;      /* ready to run, and did not, though no other reader of the same CPU ran */
+    uint64_t ran;     /* ns */
     uint64_t turns;
     uint64_t requests;
     uint64_t bytes;   /* of requests and answers */
@@ -243,15 +244,15 @@ static void look_at_rings(struct mf_session *s, struct waits *w)
     s->place.behind = behind;
 }
 
-/* One reader that is placed, within `elapsed` ns: what it adds to its crew's. */
-static void look_at_reader(struct mf__reader *r, uint64_t elapsed, struct waits *w)
+/* One reader that is placed: what it adds to its crew's. */
+static void look_at_reader(struct mf__reader *r, struct waits *w)
 {
     uint64_t at[3];
 
     if (mf__task_schedstat(r, at) < 0)
         return;
     if (r->turns && starved(r, at)) {
-        w->ns += elapsed;
+        w->ns += w->elapsed;
         w->turns += 1;
     } else if (r->turns && at[2] >= r->turns) {
         w->ns += at[1] - r->waited_ns;
@@ -264,13 +265,13 @@ static void look_at_reader(struct mf__reader *r, uint64_t elapsed, struct waits 
 }
 
 /* The members of a ring's crew share one CPU: what one waits while another runs there is no work of others. */
-static void look_at_crew(struct mf_session *s, struct mf__crew *c, uint64_t elapsed, struct waits *w)
+static void look_at_crew(struct mf_session *s, struct mf__crew *c, struct waits *w)
 {
-    struct waits own = { 0 };
+    struct waits own = { .elapsed = w->elapsed };
 
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         if (atomic_load(&s->readers[i]->crew) == c)
-            look_at_reader(s->readers[i], elapsed, &own);
+            look_at_reader(s->readers[i], &own);
     }
     if (c->ring && atomic_load(&c->members) > 1)
         own.ns -= own.ns < own.ran ? own.ns : own.ran;
@@ -279,15 +280,15 @@ static void look_at_crew(struct mf_session *s, struct mf__crew *c, uint64_t elap
     w->turns += own.turns;
 }
 
-/* Of all readers that are placed within `elapsed` ns, since the last look. */
+/* Of all readers that are placed, within `elapsed` ns since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
     uint64_t requests = 0, bytes = 0, foreign = 0;
 
-    *w = (struct waits){ 0 };
+    *w = (struct waits){ .elapsed = elapsed };
     for (uint32_t i = 0; i < s->crew_count; i++) {
         if (placed(s, &s->crews[i]))
-            look_at_crew(s, &s->crews[i], elapsed, w);
+            look_at_crew(s, &s->crews[i], w);
     }
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
@@ -330,28 +331,37 @@ static bool streams(const struct waits *w)
 }
 
 /*
- * The clients compute beside a stream, and: on a ring its requests stand in line and wait for the CPU that their
- * client has, while others are idle; on the device one reader has time enough for all of them.
+ * The clients compute beside a stream, other CPUs are idle, and: on a ring requests stand in line and wait for the CPU
+ * that their client has; on the device one reader has time enough for all of them.
  */
-static bool better_apart(struct mf_session *s, const struct waits *w, uint64_t elapsed)
+static bool better_apart(struct mf_session *s, const struct waits *w)
 {
     bool waits = w->behind > w->requests / 6 && w->ns > w->ran / 3;
-    bool apart = streams(w) && (s->place.on_device ? w->ran < elapsed * 3 / 4 : waits);
+    bool apart = streams(w) && (s->place.on_device ? w->ran < w->elapsed * 3 / 4 : waits);
 
     s->place.apart_looks = apart ? s->place.apart_looks + 1 : 0;
     if (apart && s->place.apart_proved)
         return true; /* as it was the last time */
-    return s->place.apart_looks >= APART_LOOKS && s->place.clients_compute && (s->place.idle_cpu || s->place.on_device);
+    return s->place.apart_looks >= APART_LOOKS && s->place.clients_compute && s->place.idle_cpu;
 }
 
-/* What was a reason to run apart has ended, or cannot be told any more from what is seen. */
-static bool better_together(struct mf_session *s, const struct waits *w, uint64_t elapsed, uint64_t age)
+/* Others compute as well, so that readers wait longer than they run: one of them alone would get less than all. */
+static bool starved_apart(const struct waits *w)
+{
+    return w->requests >= STREAM_REQUESTS && w->ns > w->ran;
+}
+
+/*
+ * What was a reason to run apart has ended, or has to be looked at again: what would be seen otherwise is not seen now.
+ * Beside two clients, say, one reader of the device leaves a CPU idle, which two would use.
+ */
+static bool better_together(struct mf_session *s, const struct waits *w, uint64_t age)
 {
     bool done = w->requests >= STREAM_REQUESTS && !streams(w);
-    bool fits = s->place.on_device ? w->ran < elapsed * 9 / 10 : age < APART_NS;
+    bool full = s->place.on_device && w->ran > w->elapsed * 9 / 10;
 
-    s->place.apart_proved = s->place.clients_compute && (fits || !s->place.on_device);
-    return done || !fits || !s->place.clients_compute;
+    s->place.apart_proved = s->place.clients_compute && !s->place.on_device;
+    return done || full || age > APART_NS || !s->place.clients_compute;
 }
 
 /*
@@ -382,18 +392,18 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
 }
 
 /* Others keep the readers, or the monitor itself, from a CPU. */
-static bool others_run(struct mf_session *s, const struct waits *w, uint64_t elapsed)
+static bool others_run(struct mf_session *s, const struct waits *w)
 {
     uint64_t usual = w->requests * LONG_WAIT_NS + w->bytes * WAIT_PER_BYTE_NS;
-    bool waits = w->ns > (w->turns > ENOUGH_TURNS ? elapsed / 16 : elapsed / 2) && w->ns > usual;
-    bool late = s->place.late_ns > elapsed / 2;
+    bool waits = w->ns > (w->turns > ENOUGH_TURNS ? w->elapsed / 16 : w->elapsed / 2) && w->ns > usual;
+    bool late = s->place.late_ns > w->elapsed / 2;
 
     s->place.late_ns = 0;
     s->place.long_looks = waits || late ? s->place.long_looks + 1 : 0;
     return s->place.long_looks >= LONG_LOOKS;
 }
 
-static void stop_yielding(struct mf_session *s, uint64_t age)
+static void run_as_others(struct mf_session *s, uint64_t age)
 {
     if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
         s->place.hold_ns *= 2;
@@ -412,11 +422,34 @@ static bool unfit(const struct mf_session *s, const struct waits *w)
     return w->foreign >= MANY_FOREIGN || s->place.given_up || (s->place.on_device && mf__handlers_wait(s));
 }
 
+/* `age`: ns for which it has been as it is. */
+static void decide(struct mf_session *s, const struct waits *w, bool busy, uint64_t age)
+{
+    uint32_t mode = atomic_load(&s->place_mode);
+    bool held = mode == MF__PLACE_PLAIN && age <= s->place.hold_ns;
+    bool apart = mode != MF__PLACE_APART && better_apart(s, w) && !unfit(s, w);
+
+    if (mode == MF__PLACE_APART && starved_apart(w)) {
+        s->place.apart_proved = false;
+        run_as_others(s, age);
+    } else if (mode == MF__PLACE_APART && better_together(s, w, age)) {
+        set_mode(s, MF__PLACE_YIELDING);
+        begin_window(s, s->place.looked_ns, idle_time());
+        s->place.idle_cpu = false;
+    } else if (apart) {
+        set_mode(s, MF__PLACE_APART);
+        rouse(s);
+    } else if (mode == MF__PLACE_YIELDING && busy) {
+        run_as_others(s, age);
+    } else if (mode == MF__PLACE_PLAIN && !held && !busy && s->place.long_looks == 0 && w->turns > ENOUGH_TURNS) {
+        set_mode(s, MF__PLACE_YIELDING);
+    }
+}
+
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
 {
     uint32_t mode = atomic_load(&s->place_mode);
     uint64_t elapsed = now_ns - s->place.looked_ns;
-    uint64_t age = now_ns - s->place.since_ns;
     struct waits w;
     bool busy;
 
@@ -425,24 +458,13 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
         return;
     look_at_waits(s, elapsed, &w);
     look_at_rings(s, &w);
-    busy = others_run(s, &w, elapsed);
+    busy = others_run(s, &w);
     busy = crowded(s, &w, now_ns) || unfit(s, &w) || busy;
     set_group_nice(s, wanted_nice(s));
     if (mode == MF__PLACE_YIELDING)
         mf__free_heirs(s);
     s->place.looked_ns = now_ns;
-    if (mode == MF__PLACE_APART) {
-        if (better_together(s, &w, elapsed, age))
-            set_mode(s, MF__PLACE_YIELDING);
-    } else if (better_apart(s, &w, elapsed) && !unfit(s, &w)) {
-        set_mode(s, MF__PLACE_APART);
-        rouse(s);
-    } else if (mode == MF__PLACE_YIELDING && busy) {
-        stop_yielding(s, age);
-    } else if (mode == MF__PLACE_PLAIN && !busy && s->place.long_looks == 0 && age > s->place.hold_ns &&
-               w.turns > ENOUGH_TURNS) {
-        set_mode(s, MF__PLACE_YIELDING);
-    }
+    decide(s, &w, busy, now_ns - s->place.since_ns);
 }
 
 bool mf__placement_may_sleep(struct mf_session *s)
@@ -473,7 +495,7 @@ void mf__placement_resume(struct mf_session *s)
         return;
     look_at_waits(s, 0, &w);
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
-        stop_yielding(s, mf__now_ns() - s->place.since_ns);
+        run_as_others(s, mf__now_ns() - s->place.since_ns);
     if (atomic_load(&s->place_mode) == MF__PLACE_APART)
         s->place.since_ns = mf__now_ns(); /* what read a stream may go on with it */
     begin_looking(s);

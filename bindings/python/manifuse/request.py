@@ -74,7 +74,7 @@ class Context:
 
         Raises:
             RuntimeError: it was deferred before.
-            OSError: EINVAL the request takes no answer.
+            OSError: EINVAL the request takes no answer; ENOTCONN the session was closed meanwhile.
         """
         reply = keep(Reply, self.unique)
         if reply is None:

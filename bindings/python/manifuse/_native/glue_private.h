@@ -48,6 +48,7 @@ struct mf_py_binding {
     /* reply.c's */
     struct mf_py_reply *kept; /* requests that wait for their answer */
     uint32_t answering;       /* threads that are in the engine with one of these */
+    bool closed;              /* nothing is kept any more */
     pid_t pid;                /* a forked child has no business with them */
 };
 

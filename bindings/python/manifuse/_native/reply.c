@@ -163,6 +163,8 @@ static PyObject *keep(PyObject *base, PyObject *args)
         Py_RETURN_NONE;
     if (mf_py_self.deferred)
         return PyLong_FromLong(EALREADY);
+    if (b->closed)
+        return PyLong_FromLong(ENOTCONN);
     r = (struct mf_py_reply *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (!r)
         return NULL;
@@ -227,6 +229,7 @@ void mf_py_binding_close(struct mf_py_binding *binding)
     const struct timespec nap = { .tv_nsec = CLOSE_NAP_NS };
     PyGILState_STATE gil = PyGILState_Ensure();
 
+    binding->closed = true;
     while (binding->kept)
         unlink_reply(binding->kept);
     while (binding->answering) { /* microseconds away from its end */
