@@ -27,18 +27,27 @@ static uint32_t device_base(const struct mf_session *s)
 }
 
 /*
- * Those that exclude each other are worth their while side by side where they yield: the right one has most to do.
- * Beside a client that copies a stream one does as well as two, who would take turns with it and with each other.
+ * The same by how they are placed. Those that exclude each other are worth their while side by side where they yield: the
+ * right one has most to do. Beside a client that copies a stream one does as well as two, who would take turns with it
+ * and with each other.
  */
-void mf__crews_place(struct mf_session *s, uint32_t mode)
+static uint32_t placed_base(const struct mf_session *s, uint32_t mode)
+{
+    switch (mode) {
+    case MF__PLACE_YIELDING: return s->one_per_cpu;
+    case MF__PLACE_APART: return 1;
+    default: return device_base(s);
+    }
+}
+
+void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode)
 {
     struct mf__crew *device = &s->crews[0];
-    uint32_t base = mode == MF__PLACE_YIELDING ? s->one_per_cpu : mode == MF__PLACE_APART ? 1 : device_base(s);
 
-    if (!s->place.on_device || base == s->place.base)
+    if (!s->place.on_device)
         return;
-    atomic_fetch_add(&device->base, base - s->place.base); /* external readers have their own part in it */
-    s->place.base = base;
+    /* External readers have their own part in it. */
+    atomic_fetch_add(&device->base, placed_base(s, mode) - placed_base(s, before));
     if (mode == MF__PLACE_APART)
         mf__crew_shrink(s, device, atomic_load(&device->base));
 }
@@ -147,7 +156,6 @@ int mf__crews_make(struct mf_session *s)
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
     s->place.on_device = mf__placement_of_device(s);
-    s->place.base = s->crews[0].base;
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;

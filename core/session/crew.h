@@ -52,8 +52,8 @@ struct mf__crew {
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
 
-/* Readers are placed anew (enum mf__place): how many receive on the device depends on that. The monitor's thread. */
-void mf__crews_place(struct mf_session *s, uint32_t mode);
+/* Readers are placed anew (enum mf__place_mode): how many receive on the device depends on that. The monitor's thread. */
+void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode);
 /* Fewer members: whoever looks next parks itself, and those that wait for requests are made to look. */
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit);
 

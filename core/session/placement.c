@@ -192,8 +192,7 @@ static bool ordinary_share(void)
 static void set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
-    atomic_store(&s->place_mode, mode);
-    mf__crews_place(s, mode);
+    mf__crews_place(s, atomic_exchange(&s->place_mode, mode), mode);
     set_group_nice(s, wanted_nice(s));
     mf__logf(&s->log, MF_LOG_INFO, "readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients"

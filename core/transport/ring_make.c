@@ -55,6 +55,18 @@ void mf__ring_shut(struct mf__channel *ch)
     mf__ring_unlock(r);
 }
 
+static void init_locks(struct ring *r)
+{
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(&r->submit, NULL);
+    pthread_mutex_init(&r->follow, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&r->called, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
 void mf__ring_forget(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
@@ -62,9 +74,7 @@ void mf__ring_forget(struct mf__channel *ch)
     if (!atomic_exchange(&r->shut, true))
         ring_unmap(r);
     atomic_store(&r->waiting, 0);
-    pthread_mutex_init(&r->submit, NULL);
-    pthread_mutex_init(&r->follow, NULL);
-    pthread_cond_init(&r->called, NULL);
+    init_locks(r);
 }
 
 static void ring_free(struct ring *r)
@@ -176,7 +186,6 @@ static int ring_memory(struct ring *r)
 
 int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 {
-    pthread_condattr_t attr;
     struct ring *r;
     int rc;
 
@@ -186,12 +195,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     r->opts = *opts;
     r->sys = opts->sys;
     atomic_init(&r->missing, opts->others);
-    pthread_mutex_init(&r->submit, NULL);
-    pthread_mutex_init(&r->follow, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->called, &attr);
-    pthread_condattr_destroy(&attr);
+    init_locks(r);
     rc = ring_memory(r);
     if (rc == 0)
         rc = ring_open(r);

@@ -2442,8 +2442,8 @@ struct mf__crew {
 int mf__crews_make(struct mf_session *s);
 void mf__crews_free(struct mf_session *s);
 
-/* Readers are placed anew (enum mf__place): how many receive on the device depends on that. The monitor's thread. */
-void mf__crews_place(struct mf_session *s, uint32_t mode);
+/* Readers are placed anew (enum mf__place_mode): how many receive on the device depends on that. The monitor's thread. */
+void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode);
 /* Fewer members: whoever looks next parks itself, and those that wait for requests are made to look. */
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit);
 
@@ -2659,7 +2659,6 @@ struct mf_session {
         int group_nice; /* of the autogroup before it was touched */
         int nice_now;
         bool on_device;       /* no rings: readers of the device are placed */
-        uint32_t base;        /* of these, so many are there for good, as they are placed now */
         bool watchful;        /* the monitor runs whatever the group's nice value is */
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
@@ -6582,18 +6581,27 @@ static uint32_t device_base(const struct mf_session *s)
 }
 
 /*
- * Those that exclude each other are worth their while side by side where they yield: the right one has most to do.
- * Beside a client that copies a stream one does as well as two, who would take turns with it and with each other.
+ * The same by how they are placed. Those that exclude each other are worth their while side by side where they yield: the
+ * right one has most to do. Beside a client that copies a stream one does as well as two, who would take turns with it
+ * and with each other.
  */
-void mf__crews_place(struct mf_session *s, uint32_t mode)
+static uint32_t placed_base(const struct mf_session *s, uint32_t mode)
+{
+    switch (mode) {
+    case MF__PLACE_YIELDING: return s->one_per_cpu;
+    case MF__PLACE_APART: return 1;
+    default: return device_base(s);
+    }
+}
+
+void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode)
 {
     struct mf__crew *device = &s->crews[0];
-    uint32_t base = mode == MF__PLACE_YIELDING ? s->one_per_cpu : mode == MF__PLACE_APART ? 1 : device_base(s);
 
-    if (!s->place.on_device || base == s->place.base)
+    if (!s->place.on_device)
         return;
-    atomic_fetch_add(&device->base, base - s->place.base); /* external readers have their own part in it */
-    s->place.base = base;
+    /* External readers have their own part in it. */
+    atomic_fetch_add(&device->base, placed_base(s, mode) - placed_base(s, before));
     if (mode == MF__PLACE_APART)
         mf__crew_shrink(s, device, atomic_load(&device->base));
 }
@@ -6702,7 +6710,6 @@ int mf__crews_make(struct mf_session *s)
         atomic_store(&s->crews[c].members, s->crews[c].base);
     }
     s->place.on_device = mf__placement_of_device(s);
-    s->place.base = s->crews[0].base;
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;
@@ -8226,8 +8233,7 @@ static bool ordinary_share(void)
 static void session_placement_set_mode(struct mf_session *s, uint32_t mode)
 {
     s->place.since_ns = mf__now_ns();
-    atomic_store(&s->place_mode, mode);
-    mf__crews_place(s, mode);
+    mf__crews_place(s, atomic_exchange(&s->place_mode, mode), mode);
     set_group_nice(s, wanted_nice(s));
     mf__logf(&s->log, MF_LOG_INFO, "readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients"
@@ -11952,6 +11958,18 @@ void mf__ring_shut(struct mf__channel *ch)
     mf__ring_unlock(r);
 }
 
+static void transport_ring_make_init_locks(struct ring *r)
+{
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(&r->submit, NULL);
+    pthread_mutex_init(&r->follow, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&r->called, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
 void mf__ring_forget(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
@@ -11959,9 +11977,7 @@ void mf__ring_forget(struct mf__channel *ch)
     if (!atomic_exchange(&r->shut, true))
         ring_unmap(r);
     atomic_store(&r->waiting, 0);
-    pthread_mutex_init(&r->submit, NULL);
-    pthread_mutex_init(&r->follow, NULL);
-    pthread_cond_init(&r->called, NULL);
+    transport_ring_make_init_locks(r);
 }
 
 static void ring_free(struct ring *r)
@@ -12073,7 +12089,6 @@ static int ring_memory(struct ring *r)
 
 int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 {
-    pthread_condattr_t attr;
     struct ring *r;
     int rc;
 
@@ -12083,12 +12098,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     r->opts = *opts;
     r->sys = opts->sys;
     atomic_init(&r->missing, opts->others);
-    pthread_mutex_init(&r->submit, NULL);
-    pthread_mutex_init(&r->follow, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->called, &attr);
-    pthread_condattr_destroy(&attr);
+    transport_ring_make_init_locks(r);
     rc = ring_memory(r);
     if (rc == 0)
         rc = ring_open(r);

@@ -663,9 +663,6 @@ static struct mf_upcall_ops upcalls(const struct mf_py_binding *b)
 {
     return (struct mf_upcall_ops){
         .size = sizeof(struct mf_upcall_ops),
-#ifdef MF_UPCALL_EXCLUSIVE
-        .flags = MF_UPCALL_EXCLUSIVE,
-#endif
         .flags = MF_UPCALL_EXCLUSIVE, /* the interpreter's lock */
         .implemented = b->implemented,
         .upcall = upcall,

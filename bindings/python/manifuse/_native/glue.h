@@ -41,6 +41,7 @@ int mf_py_names(uintptr_t names);
 
 /* The call whose handler this thread runs, or NULL. */
 const struct mf_call *mf_py_current(void);
+
 /*
  * Nanoseconds of CPU time per upcall of `op` on a thread of its own, over `count` calls, with the engine left out: what
  * entering Python and leaving it costs. -1: an upcall failed.

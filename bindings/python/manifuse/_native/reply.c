@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <stddef.h>
-#include <string.h>
 #include <structmember.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,6 +38,11 @@ static PyObject *is_over(const struct mf_py_reply *r)
     return PyErr_Format(PyExc_RuntimeError, "request %llu is answered already, or its session is over", r->unique);
 }
 
+static bool waits_here(const struct mf_py_reply *r)
+{
+    return r->req && r->binding->pid == getpid();
+}
+
 /* Its address, as long as done() is not called: the session is not freed before. */
 static PyObject *use(struct mf_py_reply *r)
 {
@@ -56,7 +60,7 @@ static PyObject *reply_look(PyObject *object, PyObject *ignored)
     struct mf_py_reply *r = (struct mf_py_reply *)object;
 
     (void)ignored;
-    if (!r->req || r->binding->pid != getpid())
+    if (!waits_here(r))
         Py_RETURN_NONE;
     return use(r);
 }
@@ -67,7 +71,7 @@ static PyObject *reply_take(PyObject *object, PyObject *ignored)
     PyObject *address;
 
     (void)ignored;
-    if (!r->req || r->binding->pid != getpid())
+    if (!waits_here(r))
         return is_over(r);
     address = use(r);
     if (address)
