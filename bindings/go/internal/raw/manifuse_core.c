@@ -5624,11 +5624,19 @@ static pid_t fork_bare(void)
     return fork();
 }
 
-/* Not even _exit(): run-time checkers that intercept it look for the parent's threads in the child. */
+/*
+ * Run-time checkers wrap _exit() and prctl(): in the child these look for the parent's threads, or wait for locks
+ * that the parent's threads held.
+ */
 static _Noreturn void mount_watch_leave(int status)
 {
     for (;;)
         syscall(SYS_exit_group, status);
+}
+
+static void set_name(const char *name)
+{
+    syscall(SYS_prctl, PR_SET_NAME, name, 0, 0, 0);
 }
 
 /* Keep `fd` as descriptor 0 and nothing else: above all not the device, which would keep the mount alive. */
@@ -5666,7 +5674,7 @@ static _Noreturn void mount_watch_watch(int fd, const struct mount_watch_watched
 
     keep_only(fd);
     (void)setsid();
-    (void)prctl(PR_SET_NAME, "mf-auto-unmount");
+    set_name("mf-auto-unmount");
     if (chdir("/") < 0 || write(0, &c, 1) != 1)
         mount_watch_leave(1);
     do
