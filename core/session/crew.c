@@ -52,6 +52,46 @@ void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode)
         mf__crew_shrink(s, device, atomic_load(&device->base));
 }
 
+/* Does this one receive on the device, or will it soon? */
+static bool serves_device(struct mf__reader *r)
+{
+    uint32_t state = atomic_load(&r->state);
+
+    return atomic_load(&r->crew) == &r->session->crews[0] && !mf__reader_stuck(r) &&
+           (state == MF__READER_RECEIVING || state == MF__READER_BUSY);
+}
+
+/*
+ * More on the CPU that waits least would bring nothing: they would take the requests of the other CPU's clients, too,
+ * since they are there first (measured beside handlers that sleep: a fifth fewer calls of the others).
+ */
+void mf__crew_spread(struct mf_session *s)
+{
+    struct mf__reader *spare[MF__MAX_READERS];
+    bool served[MF__MAX_READERS] = { false };
+    uint32_t spares = 0;
+
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+        int32_t home = atomic_load(&r->home);
+
+        if (home < 0 || !serves_device(r))
+            continue;
+        if (served[home])
+            spare[spares++] = r;
+        served[home] = true;
+    }
+    for (uint32_t cpu = 0; cpu < s->one_per_cpu && spares; cpu++) {
+        if (served[cpu])
+            continue;
+        atomic_store(&spare[--spares]->home, (int32_t)cpu);
+        if (atomic_load(&spare[spares]->state) == MF__READER_RECEIVING)
+            mf__kick(spare[spares]);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
 {
     uint32_t members = atomic_load(&c->members);
@@ -251,11 +291,11 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
             return NULL;
     }
     if (c != r->settled) {
-        r->home = reader_cpu(r, c);
+        atomic_store(&r->home, reader_cpu(r, c));
         r->settled = c;
     }
     mf__take_back(r);
-    settle_on_cpu(r, mf__placement_unbound(r->session, c) ? -1 : r->home);
+    settle_on_cpu(r, mf__placement_unbound(r->session, c) ? -1 : atomic_load(&r->home));
     while (!mf__placement_apply(r, c)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);

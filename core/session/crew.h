@@ -54,6 +54,8 @@ void mf__crews_free(struct mf_session *s);
 
 /* Readers are placed anew (enum mf__place_mode): how many receive on the device depends on that. The monitor's thread. */
 void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode);
+/* Of the readers of the device, while there is one for each CPU: a CPU that has none gets one from where there are more. */
+void mf__crew_spread(struct mf_session *s);
 /* Fewer members: whoever looks next parks itself, and those that wait for requests are made to look. */
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit);
 
@@ -71,6 +73,6 @@ void mf__crew_leave(struct mf__reader *r);
 int mf__monitor_start(struct mf_session *s);
 void mf__monitor_stop(struct mf_session *s);
 void mf__monitor_wake(struct mf_session *s);
-bool mf__handlers_wait(const struct mf_session *s); /* on the device: have they of late? */
+bool mf__handlers_wait(struct mf_session *s); /* have they of late? */
 
 #endif

@@ -88,6 +88,12 @@ bool mf__may_have_heirs(struct mf__reader *r)
     return atomic_load(&r->state) == MF__READER_BUSY && r->same_looks < 2;
 }
 
+bool mf__reader_stuck(struct mf__reader *r)
+{
+    return r->same_looks >= 2 && atomic_load(&r->state) == MF__READER_BUSY &&
+           atomic_load(&r->stats.requests) == r->looked_requests;
+}
+
 void mf__free_reader(struct mf__reader *r)
 {
     pid_t tid = (pid_t)atomic_load(&r->tid);
@@ -135,6 +141,12 @@ void mf__take_back(struct mf__reader *r)
 #else
 
 bool mf__may_have_heirs(struct mf__reader *r)
+{
+    (void)r;
+    return false;
+}
+
+bool mf__reader_stuck(struct mf__reader *r)
 {
     (void)r;
     return false;

@@ -35,6 +35,7 @@
 struct view {
     uint32_t members;
     uint32_t free;
+    uint32_t stuck; /* of the device, while its readers are placed */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
@@ -54,6 +55,8 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
         if (atomic_load(&r->state) != MF__READER_BUSY)
             v->free++;
+        if (!c->ring && mf__reader_stuck(r))
+            v->stuck++;
     }
 }
 
@@ -162,14 +165,15 @@ static void begin_window(struct mf__crew *c)
  * At the end of a window in which nobody had to help: is one member too many? Yes if two were always free, and if
  * handlers returned so fast that readers only took turns.
  */
-static void review(struct mf_session *s, struct mf__crew *c, uint32_t members)
+static void review(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
+    uint32_t members = v->members, least = c->base + v->stuck;
     bool fast = c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks;
-    uint32_t spare = c->least_free > 1 ? (c->least_free + 1) / 2 : fast;
+    uint32_t spare = c->least_free > 1 ? c->least_free - 1 : fast;
 
-    c->taken = spare && members > c->base;
+    c->taken = spare && members > least;
     if (c->taken)
-        mf__crew_shrink(s, c, members - spare > c->base ? members - spare : c->base);
+        mf__crew_shrink(s, c, members - spare > least ? members - spare : least);
     if (c->window > MF__CREW_WINDOW)
         c->window -= c->window / 8;
     begin_window(c);
@@ -181,11 +185,16 @@ static bool never_slow(const struct mf__crew *c)
     return c->slow_mean * RARE <= c->timed_mean;
 }
 
-bool mf__handlers_wait(const struct mf_session *s)
+bool mf__handlers_wait(struct mf_session *s)
 {
-    const struct mf__crew *device = &s->crews[0];
+    struct view v;
 
-    return !never_slow(device) || atomic_load(&device->members) > s->one_per_cpu;
+    for (uint32_t i = 0; i < s->crew_count; i++) {
+        if (!never_slow(&s->crews[i]))
+            return true;
+    }
+    look(s, &s->crews[0], &v);
+    return v.members - v.stuck > s->one_per_cpu;
 }
 
 /* And many requests come. */
@@ -212,7 +221,7 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
 {
     uint64_t ran;
 
-    if (v->members < c->base)
+    if (v->members - v->stuck < c->base)
         return 1;
     if (v->free || v->members == 0) {
         c->stuck_ticks = c->asleep_looks = 0;
@@ -336,7 +345,7 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
     c->served += v.served;
     c->ticks += ticks;
     if (c->ticks >= c->window)
-        review(s, c, v.members);
+        review(s, c, &v);
     return judge(c, &v);
 }
 

@@ -52,7 +52,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
         how = "they yield to their clients, since the machine is quiet";
     else if (atomic_load(&s->place_mode) == MF__PLACE_PLAIN)
-        how = "they do not yield, since the machine is busy, or handlers wait";
+        how = "they do not yield, since the machine is busy, or other threads answer";
     else if (atomic_load(&s->place_mode) == MF__PLACE_APART)
         how = s->place.on_device ? "for now one of them serves all, beside clients that copy streams"
                                  : "for now on any, apart from the clients that read streams";
@@ -62,20 +62,22 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #if defined(__linux__) && !defined(MF_NO_LINUX)
 
 #define GROUP_NICE 19 /* the least weight: with more, clients that run drift into one request per turn of a reader */
+#define GROUP_NICE_WOKEN 10 /* where threads of the group are woken to answer: with less they are late */
 #define GROUP_NICE_UNWATCHED 5
-#define LOOK_NS 24000000u     /* between two looks */
-#define LONG_WAIT_NS 20000u   /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
-#define WAIT_PER_BYTE_NS 2u   /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
-#define LONG_WAKE_NS 2000000u /* in all, for a reader to get to run for the first request after a pause */
-#define LONG_LOOKS 2u         /* in a row */
-#define WINDOW_NS 64000000u   /* over which idle time is looked at */
-#define STREAM_BYTES 32768u   /* of a request, on the mean: its client's copying is what takes the CPUs */
-#define STREAM_REQUESTS 8u    /* between two looks */
-#define MANY_FOREIGN 16u      /* answers between two looks: other threads give them, beside or by way of readers */
-#define APART_NS MF_SECOND    /* before it is seen whether yielding would do */
-#define APART_LOOKS 3u        /* in a row */
-#define ENOUGH_TURNS 16u      /* below this a window says nothing */
-#define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
+#define LOOK_NS 24000000u   /* between two looks */
+#define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
+#define LONG_WAIT_WOKEN_NS 120000u /* on the device where handlers wait: 20 to 95 µs with 16 that sleep 1 ms */
+#define WAIT_PER_BYTE_NS 2u        /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
+#define LONG_WAKE_NS 2000000u      /* in all, for a reader to get to run for the first request after a pause */
+#define LONG_LOOKS 2u              /* in a row */
+#define WINDOW_NS 64000000u        /* over which idle time is looked at */
+#define STREAM_BYTES 32768u        /* of a request, on the mean: its client's copying is what takes the CPUs */
+#define STREAM_REQUESTS 8u         /* between two looks */
+#define MANY_FOREIGN 16u           /* answers between two looks: other threads give them, beside or by way of readers */
+#define APART_NS MF_SECOND         /* before it is seen whether yielding would do */
+#define APART_LOOKS 3u             /* in a row */
+#define ENOUGH_TURNS 16u           /* below this a window says nothing */
+#define HOLD_NS (MF_SECOND / 4)    /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
 #define RESTORE_TRIES 40         /* of 5 ms: twice as long as the kernel may refuse it */
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
@@ -111,7 +113,9 @@ static int wanted_nice(const struct mf_session *s)
 {
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
         return s->place.group_nice;
-    return s->place.watchful ? GROUP_NICE : GROUP_NICE_UNWATCHED;
+    if (!s->place.watchful)
+        return GROUP_NICE_UNWATCHED;
+    return s->place.woken ? GROUP_NICE_WOKEN : GROUP_NICE;
 }
 
 static int group_nice(void)
@@ -228,6 +232,7 @@ struct waits {
     uint64_t bytes;   /* of requests and answers */
     uint64_t behind;  /* requests that came while another one waited */
     uint64_t foreign; /* answers that other threads gave */
+    uint32_t starved; /* readers that did not run at all, though they could */
 };
 
 static void look_at_rings(struct mf_session *s, struct waits *w)
@@ -253,6 +258,7 @@ static void look_at_reader(struct mf__reader *r, struct waits *w)
     if (r->turns && starved(r, at)) {
         w->ns += w->elapsed;
         w->turns += 1;
+        w->starved++;
     } else if (r->turns && at[2] >= r->turns) {
         w->ns += at[1] - r->waited_ns;
         w->ran += at[0] - r->ran_ns;
@@ -277,6 +283,7 @@ static void look_at_crew(struct mf_session *s, struct mf__crew *c, struct waits 
     w->ns += own.ns;
     w->ran += own.ran;
     w->turns += own.turns;
+    w->starved += own.starved;
 }
 
 /* Of all readers that are placed, within `elapsed` ns since the last look. */
@@ -390,10 +397,14 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     return s->place.crowded;
 }
 
-/* Others keep the readers, or the monitor itself, from a CPU. */
+/*
+ * Others keep the readers, or the monitor itself, from a CPU. On the device handlers that are woken stand in line, too,
+ * behind clients and each other: there it takes more, or a reader that did not run at all.
+ */
 static bool others_run(struct mf_session *s, const struct waits *w)
 {
-    uint64_t usual = w->requests * LONG_WAIT_NS + w->bytes * WAIT_PER_BYTE_NS;
+    bool among_them = s->place.on_device && s->place.woken && !w->starved;
+    uint64_t usual = w->requests * (among_them ? LONG_WAIT_WOKEN_NS : LONG_WAIT_NS) + w->bytes * WAIT_PER_BYTE_NS;
     bool waits = w->ns > (w->turns > ENOUGH_TURNS ? w->elapsed / 16 : w->elapsed / 2) && w->ns > usual;
     bool late = s->place.late_ns > w->elapsed / 2;
 
@@ -413,12 +424,12 @@ static void run_as_others(struct mf_session *s, uint64_t age)
 }
 
 /*
- * The session's own doing: other threads answer, who would wait for what yields; so would a handler that is woken; or
- * what handlers start cannot be set free.
+ * The session's own doing: other threads answer, who would wait for what yields on a ring; or what handlers start cannot
+ * be set free.
  */
 static bool unfit(const struct mf_session *s, const struct waits *w)
 {
-    return w->foreign >= MANY_FOREIGN || s->place.given_up || (s->place.on_device && mf__handlers_wait(s));
+    return s->place.given_up || (!s->place.on_device && w->foreign >= MANY_FOREIGN);
 }
 
 /* `age`: ns for which it has been as it is. */
@@ -457,11 +468,15 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
         return;
     look_at_waits(s, elapsed, &w);
     look_at_rings(s, &w);
+    s->place.woken = w.foreign >= MANY_FOREIGN || mf__handlers_wait(s);
     busy = others_run(s, &w);
     busy = crowded(s, &w, now_ns) || unfit(s, &w) || busy;
     set_group_nice(s, wanted_nice(s));
-    if (mode == MF__PLACE_YIELDING)
+    if (mode == MF__PLACE_YIELDING) {
         mf__free_heirs(s);
+        if (s->place.on_device)
+            mf__crew_spread(s);
+    }
     s->place.looked_ns = now_ns;
     decide(s, &w, busy, now_ns - s->place.since_ns);
 }

@@ -113,7 +113,7 @@ struct mf__reader {
     struct mf__channel *_Atomic rx;    /* where it receives now: ch, or the ring of its crew */
     struct mf__crew *_Atomic crew;     /* NULL = parked */
     int32_t cpu;                       /* where it is bound; -1 = anywhere */
-    int32_t home;                      /* where it belongs by its crew */
+    _Atomic int32_t home;              /* where it belongs by its crew, and by who else is there */
     struct mf__crew *settled;          /* for which crew: the reader's own */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
@@ -225,6 +225,7 @@ struct mf_session {
         uint64_t window_turns;               /* of the readers since */
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool crowded, idle_cpu;
+        bool woken;           /* of late handlers waited, or other threads gave answers */
         bool clients_compute; /* more than half as much as readers */
         bool apart_proved;    /* the last stream was rightly served apart from its client */
         bool given_up;        /* an heir cannot be freed: inherit.c */
@@ -324,8 +325,10 @@ bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c);
 /* inherit.c */
 void mf__free_heirs(struct mf_session *s);     /* the monitor, at each look while readers yield */
 bool mf__may_have_heirs(struct mf__reader *r); /* which it has not looked for yet */
-void mf__free_reader(struct mf__reader *r);    /* the monitor: it is a thread like any other until it looks again */
-void mf__take_back(struct mf__reader *r);      /* a reader, as it looks: it may be bound to nothing any more */
+/* In one handler for more than two looks: for this long it is no help to anybody. The monitor, while readers yield. */
+bool mf__reader_stuck(struct mf__reader *r);
+void mf__free_reader(struct mf__reader *r); /* the monitor: it is a thread like any other until it looks again */
+void mf__take_back(struct mf__reader *r);   /* a reader, as it looks: it may be bound to nothing any more */
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include "mount_site.h"
@@ -428,5 +429,58 @@ Test(placement, a_long_handler_runs_like_any_other_thread)
     while (n > 0)
         cr_expect_eq(site_end(client[--n]), 0);
     WALK_UNTIL(yielding() >= (unsigned)CPU_COUNT(&all));
+    end();
+}
+
+static int32_t stay_in_statfs(struct mf_call *call, struct fs_rig *r)
+{
+    (void)r;
+    if (call->op != MF_OP_STATFS)
+        return FS_DEFAULT;
+    in_handler = (pid_t)syscall(SYS_gettid);
+    while (!let_go)
+        usleep(1000);
+    return FS_DEFAULT;
+}
+
+static int stat_filesystem(void *arg)
+{
+    struct statfs st;
+
+    (void)arg;
+    return statfs(site_point, &st) < 0 ? errno : 0;
+}
+
+/* Has each CPU a reader that yields there? */
+static bool each_cpu_served(void)
+{
+    cpu_set_t served;
+
+    CPU_ZERO(&served);
+    for (uint32_t i = 0; i < atomic_load(&rig.s->reader_count); i++) {
+        pid_t tid = (pid_t)atomic_load(&rig.s->readers[i]->tid);
+        cpu_set_t set;
+
+        if (tid && like_a_reader(tid) && atomic_load(&rig.s->readers[i]->crew) &&
+            sched_getaffinity(tid, sizeof(set), &set) == 0)
+            CPU_OR(&served, &served, &set);
+    }
+    return CPU_EQUAL(&served, &all);
+}
+
+/* One handler that does not come back takes its reader's CPU from nobody; nor does its coming back. */
+Test(placement, a_stuck_reader_leaves_no_cpu_without_one)
+{
+    pid_t client;
+
+    rig.script = stay_in_statfs;
+    serve_yielding();
+    WALK_UNTIL(each_cpu_served());
+    client = site_start(stat_filesystem, NULL);
+    FS_UNTIL(in_handler);
+    WALK_UNTIL(like_any_other(in_handler) && each_cpu_served());
+    let_go = true;
+    cr_expect_eq(site_end(client), 0);
+    WALK_UNTIL(each_cpu_served() && atomic_load(&rig.s->crews[0].members) == (unsigned)CPU_COUNT(&all));
     end();
 }
