@@ -8348,6 +8348,7 @@ struct waits {
     uint64_t behind;  /* requests that came while another one waited */
     uint64_t foreign; /* answers that other threads gave */
     uint32_t starved; /* readers that did not run at all, though they could */
+    bool unfit;       /* the session is not for yielding, whatever others do */
 };
 
 static void look_at_rings(struct mf_session *s, struct waits *w)
@@ -8528,12 +8529,13 @@ static bool others_run(struct mf_session *s, const struct waits *w)
     return s->place.long_looks >= LONG_LOOKS;
 }
 
-static void run_as_others(struct mf_session *s, uint64_t age)
+/* Whether others compute is to be seen only by trying, less often each time; the session's own doing always is. */
+static void run_as_others(struct mf_session *s, const struct waits *w, uint64_t age)
 {
-    if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
-        s->place.hold_ns *= 2;
-    else if (age > s->place.hold_ns)
+    if (w->unfit || age > s->place.hold_ns)
         s->place.hold_ns = HOLD_NS;
+    else if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
+        s->place.hold_ns *= 2;
     session_placement_set_mode(s, MF__PLACE_PLAIN);
     rouse(s);
 }
@@ -8552,11 +8554,11 @@ static void decide(struct mf_session *s, const struct waits *w, bool busy, uint6
 {
     uint32_t mode = atomic_load(&s->place_mode);
     bool held = mode == MF__PLACE_PLAIN && age <= s->place.hold_ns;
-    bool apart = mode != MF__PLACE_APART && better_apart(s, w) && !unfit(s, w);
+    bool apart = mode != MF__PLACE_APART && better_apart(s, w) && !w->unfit;
 
     if (mode == MF__PLACE_APART && starved_apart(w)) {
         s->place.apart_proved = false;
-        run_as_others(s, age);
+        run_as_others(s, w, age);
     } else if (mode == MF__PLACE_APART && better_together(s, w, age)) {
         session_placement_set_mode(s, MF__PLACE_YIELDING);
         session_placement_begin_window(s, s->place.looked_ns, idle_time());
@@ -8564,9 +8566,10 @@ static void decide(struct mf_session *s, const struct waits *w, bool busy, uint6
     } else if (apart) {
         session_placement_set_mode(s, MF__PLACE_APART);
         rouse(s);
-    } else if (mode == MF__PLACE_YIELDING && busy) {
-        run_as_others(s, age);
-    } else if (mode == MF__PLACE_PLAIN && !held && !busy && s->place.long_looks == 0 && w->turns > ENOUGH_TURNS) {
+    } else if (mode == MF__PLACE_YIELDING && (busy || w->unfit)) {
+        run_as_others(s, w, age);
+    } else if (mode == MF__PLACE_PLAIN && !held && !busy && !w->unfit && s->place.long_looks == 0 &&
+               w->turns > ENOUGH_TURNS) {
         session_placement_set_mode(s, MF__PLACE_YIELDING);
     }
 }
@@ -8585,7 +8588,8 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     look_at_rings(s, &w);
     s->place.woken = w.foreign >= MANY_FOREIGN || mf__handlers_wait(s);
     busy = others_run(s, &w);
-    busy = crowded(s, &w, now_ns) || unfit(s, &w) || busy;
+    busy = crowded(s, &w, now_ns) || busy;
+    w.unfit = unfit(s, &w);
     set_group_nice(s, wanted_nice(s));
     if (mode == MF__PLACE_YIELDING) {
         mf__free_heirs(s);
@@ -8624,7 +8628,7 @@ void mf__placement_resume(struct mf_session *s)
         return;
     look_at_waits(s, 0, &w);
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
-        run_as_others(s, mf__now_ns() - s->place.since_ns);
+        run_as_others(s, &w, mf__now_ns() - s->place.since_ns);
     if (atomic_load(&s->place_mode) == MF__PLACE_APART)
         s->place.since_ns = mf__now_ns(); /* what read a stream may go on with it */
     begin_looking(s);
