@@ -161,15 +161,31 @@ static void begin_window(struct mf__crew *c)
     c->least_free = UINT32_MAX;
 }
 
+/* Of the handlers that were timed of late next to none took long. */
+static bool never_slow(const struct mf__crew *c)
+{
+    return c->slow_mean * RARE <= c->timed_mean;
+}
+
 /*
- * At the end of a window in which nobody had to help: is one member too many? Yes if two were always free, and if
- * handlers returned so fast that readers only took turns.
+ * Have they done nothing but take turns? Handlers returned so fast that they must have; or those that return at all
+ * did not wait, and which do not is known: of readers that yield on the device.
+ */
+static bool take_turns(const struct mf_session *s, const struct mf__crew *c, uint32_t members)
+{
+    bool yielding = s->place.on_device && atomic_load(&s->place_mode) == MF__PLACE_YIELDING;
+
+    return c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks || (yielding && !c->ring && never_slow(c));
+}
+
+/*
+ * At the end of a window in which nobody had to help: is one member too many? Yes if two were always free, or if
+ * all of them only took turns.
  */
 static void review(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
     uint32_t members = v->members, least = c->base + v->stuck;
-    bool fast = c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks;
-    uint32_t spare = c->least_free > 1 ? c->least_free - 1 : fast;
+    uint32_t spare = c->least_free > 1 ? c->least_free - 1 : take_turns(s, c, members);
 
     c->taken = spare && members > least;
     if (c->taken)
@@ -177,12 +193,6 @@ static void review(struct mf_session *s, struct mf__crew *c, const struct view *
     if (c->window > MF__CREW_WINDOW)
         c->window -= c->window / 8;
     begin_window(c);
-}
-
-/* Of the handlers that were timed of late next to none took long. */
-static bool never_slow(const struct mf__crew *c)
-{
-    return c->slow_mean * RARE <= c->timed_mean;
 }
 
 bool mf__handlers_wait(struct mf_session *s)
