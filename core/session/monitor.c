@@ -440,8 +440,8 @@ void mf__monitor_wake(struct mf_session *s)
 {
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 0);
+    pthread_mutex_unlock(&s->monitor_lock); /* first: it would run at once, and wait for a reader that yields */
     pthread_cond_signal(&s->monitor_cond);
-    pthread_mutex_unlock(&s->monitor_lock);
 }
 
 int mf__monitor_start(struct mf_session *s)

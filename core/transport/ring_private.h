@@ -61,19 +61,19 @@ struct ring {
     struct mf__region headers, payloads, pools;
     size_t payload_room;
     pthread_mutex_t submit;
-    uint32_t queued;          /* commands that are about to be submitted; under the lock, like these: */
-    uint32_t taken;           /* of the last submission */
-    uint32_t failures;        /* to register, for want of memory */
-    bool attached;            /* the device is our fixed file */
-    uint32_t armed;           /* entries whose first command is out */
-    uint32_t submissions;     /* at once */
-    _Atomic uint32_t missing; /* rings that must be registered before our last queue */
-    _Atomic uint32_t held;    /* answers among those that wait which a reader kept back for a batch */
-    _Atomic bool nudged;      /* a wake-up for the answers of foreign threads is under way, */
-    _Atomic bool nudge;       /* and is whoever has the lock to send */
-    _Atomic uint32_t waiting; /* first of the answers that wait for a reader's commit: index + 1 */
-    _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
-    _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
+    uint32_t queued;           /* commands that are about to be submitted; under the lock, like these: */
+    uint32_t taken;            /* of the last submission */
+    uint32_t failures;         /* to register, for want of memory */
+    bool attached;             /* the device is our fixed file */
+    uint32_t armed;            /* entries whose first command is out */
+    uint32_t submissions;      /* at once */
+    _Atomic uint32_t missing;  /* rings that must be registered before our last queue */
+    _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
+    _Atomic bool nudged;       /* a wake-up for the answers of foreign threads is under way */
+    _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
+    _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
+    _Atomic int state;         /* 0 not all registered, 1 registered, negative: refused */
+    _Atomic uint32_t gone;     /* entries that the kernel gave back for good */
     _Atomic bool shut;
     _Alignas(MF__CACHE_LINE) _Atomic bool led; /* a thread waits for completions, or is about to */
     _Atomic uint32_t followers;                /* threads that wait to be that one */
@@ -129,11 +129,7 @@ int mf__ring_commit(struct ring *r, uint32_t index);
 void mf__ring_let_wait(struct ring *r, uint32_t index);
 int mf__ring_commit_waiting(struct ring *r);
 void mf__ring_wake(struct mf__channel *ch);
-/*
- * The same for answers that wait, from a thread that is none of the session's: it never waits for the lock, whose
- * holder may be a reader that lets others run first.
- */
-void mf__ring_nudge(struct ring *r);
+void mf__ring_nudge(struct ring *r);  /* the same for answers that wait, from a thread that is none of the session's */
 void mf__ring_unlock(struct ring *r); /* instead of pthread_mutex_unlock() on `submit` */
 /* Wait to be called, while somebody waits for completions already. */
 void mf__ring_follow(struct ring *r);

@@ -240,8 +240,8 @@ void mf__ring_call(struct ring *r)
     if (r->calls < atomic_load(&r->followers))
         r->calls++;
     count_one(&r->counts.calls);
-    pthread_cond_signal(&r->called);
     pthread_mutex_unlock(&r->follow);
+    pthread_cond_signal(&r->called);
 }
 
 /* One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? */
@@ -310,9 +310,9 @@ static void tell_followers(struct ring *r)
 {
     if (atomic_load(&r->followers) == 0)
         return;
-    pthread_mutex_lock(&r->follow);
-    pthread_cond_broadcast(&r->called);
+    pthread_mutex_lock(&r->follow); /* else one that has just looked would sleep all the same */
     pthread_mutex_unlock(&r->follow);
+    pthread_cond_broadcast(&r->called);
 }
 
 /* One that wakes whoever waits for completions. 0, -ENODEV: shut; or no memory. Lock held. */
@@ -327,14 +327,26 @@ static int submit_wake(struct ring *r)
 void mf__ring_unlock(struct ring *r)
 {
     pthread_mutex_unlock(&r->submit);
-    while (atomic_load(&r->nudge) && pthread_mutex_trylock(&r->submit) == 0) {
-        bool failed = atomic_exchange(&r->nudge, false) && passing(submit_wake(r));
+    while (atomic_load(&r->wake_ups) && pthread_mutex_trylock(&r->submit) == 0) {
+        bool failed = passing(submit_wake(r)); /* then the next one tries */
 
-        if (failed)
-            atomic_store(&r->nudge, true); /* for the next one */
+        if (!failed)
+            atomic_fetch_sub(&r->wake_ups, 1);
         pthread_mutex_unlock(&r->submit);
         if (failed)
             return;
+    }
+}
+
+/* Never waits for the lock: whoever has it sends the wake-up, and may be a reader that lets others run first. */
+static void send_wake_up(struct ring *r)
+{
+    atomic_fetch_add(&r->wake_ups, 1);
+    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&r->submit) == 0; tries--) {
+        mf__ring_unlock(r);
+        if (!atomic_load(&r->wake_ups))
+            break;
+        nap(); /* there was no memory */
     }
 }
 
@@ -344,29 +356,15 @@ void mf__ring_nudge(struct ring *r)
     if (atomic_exchange(&r->nudged, true))
         return;
     count_one(&r->counts.nudges);
-    atomic_store(&r->nudge, true);
-    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&r->submit) == 0; tries--) {
-        mf__ring_unlock(r);
-        if (!atomic_load(&r->nudge))
-            break;
-        nap(); /* there was no memory */
-    }
+    send_wake_up(r);
     mf__ring_call(r);
 }
 
 void mf__ring_wake(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
-    uint32_t tries = TRIES;
-    int rc;
 
-    do {
-        pthread_mutex_lock(&r->submit);
-        rc = submit_wake(r);
-        mf__ring_unlock(r);
-        if (passing(rc))
-            nap();
-    } while (passing(rc) && --tries);
+    send_wake_up(r);
     mf__ring_call(r);
     tell_followers(r);
 }

@@ -7809,8 +7809,8 @@ void mf__monitor_wake(struct mf_session *s)
 {
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 0);
+    pthread_mutex_unlock(&s->monitor_lock); /* first: it would run at once, and wait for a reader that yields */
     pthread_cond_signal(&s->monitor_cond);
-    pthread_mutex_unlock(&s->monitor_lock);
 }
 
 int mf__monitor_start(struct mf_session *s)
@@ -11574,19 +11574,19 @@ struct ring {
     struct mf__region headers, payloads, pools;
     size_t payload_room;
     pthread_mutex_t submit;
-    uint32_t queued;          /* commands that are about to be submitted; under the lock, like these: */
-    uint32_t taken;           /* of the last submission */
-    uint32_t failures;        /* to register, for want of memory */
-    bool attached;            /* the device is our fixed file */
-    uint32_t armed;           /* entries whose first command is out */
-    uint32_t submissions;     /* at once */
-    _Atomic uint32_t missing; /* rings that must be registered before our last queue */
-    _Atomic uint32_t held;    /* answers among those that wait which a reader kept back for a batch */
-    _Atomic bool nudged;      /* a wake-up for the answers of foreign threads is under way, */
-    _Atomic bool nudge;       /* and is whoever has the lock to send */
-    _Atomic uint32_t waiting; /* first of the answers that wait for a reader's commit: index + 1 */
-    _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
-    _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
+    uint32_t queued;           /* commands that are about to be submitted; under the lock, like these: */
+    uint32_t taken;            /* of the last submission */
+    uint32_t failures;         /* to register, for want of memory */
+    bool attached;             /* the device is our fixed file */
+    uint32_t armed;            /* entries whose first command is out */
+    uint32_t submissions;      /* at once */
+    _Atomic uint32_t missing;  /* rings that must be registered before our last queue */
+    _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
+    _Atomic bool nudged;       /* a wake-up for the answers of foreign threads is under way */
+    _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
+    _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
+    _Atomic int state;         /* 0 not all registered, 1 registered, negative: refused */
+    _Atomic uint32_t gone;     /* entries that the kernel gave back for good */
     _Atomic bool shut;
     _Alignas(MF__CACHE_LINE) _Atomic bool led; /* a thread waits for completions, or is about to */
     _Atomic uint32_t followers;                /* threads that wait to be that one */
@@ -11642,11 +11642,7 @@ int mf__ring_commit(struct ring *r, uint32_t index);
 void mf__ring_let_wait(struct ring *r, uint32_t index);
 int mf__ring_commit_waiting(struct ring *r);
 void mf__ring_wake(struct mf__channel *ch);
-/*
- * The same for answers that wait, from a thread that is none of the session's: it never waits for the lock, whose
- * holder may be a reader that lets others run first.
- */
-void mf__ring_nudge(struct ring *r);
+void mf__ring_nudge(struct ring *r);  /* the same for answers that wait, from a thread that is none of the session's */
 void mf__ring_unlock(struct ring *r); /* instead of pthread_mutex_unlock() on `submit` */
 /* Wait to be called, while somebody waits for completions already. */
 void mf__ring_follow(struct ring *r);
@@ -12460,8 +12456,8 @@ void mf__ring_call(struct ring *r)
     if (r->calls < atomic_load(&r->followers))
         r->calls++;
     count_one(&r->counts.calls);
-    pthread_cond_signal(&r->called);
     pthread_mutex_unlock(&r->follow);
+    pthread_cond_signal(&r->called);
 }
 
 /* One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? */
@@ -12530,9 +12526,9 @@ static void tell_followers(struct ring *r)
 {
     if (atomic_load(&r->followers) == 0)
         return;
-    pthread_mutex_lock(&r->follow);
-    pthread_cond_broadcast(&r->called);
+    pthread_mutex_lock(&r->follow); /* else one that has just looked would sleep all the same */
     pthread_mutex_unlock(&r->follow);
+    pthread_cond_broadcast(&r->called);
 }
 
 /* One that wakes whoever waits for completions. 0, -ENODEV: shut; or no memory. Lock held. */
@@ -12547,14 +12543,26 @@ static int submit_wake(struct ring *r)
 void mf__ring_unlock(struct ring *r)
 {
     pthread_mutex_unlock(&r->submit);
-    while (atomic_load(&r->nudge) && pthread_mutex_trylock(&r->submit) == 0) {
-        bool failed = atomic_exchange(&r->nudge, false) && passing(submit_wake(r));
+    while (atomic_load(&r->wake_ups) && pthread_mutex_trylock(&r->submit) == 0) {
+        bool failed = passing(submit_wake(r)); /* then the next one tries */
 
-        if (failed)
-            atomic_store(&r->nudge, true); /* for the next one */
+        if (!failed)
+            atomic_fetch_sub(&r->wake_ups, 1);
         pthread_mutex_unlock(&r->submit);
         if (failed)
             return;
+    }
+}
+
+/* Never waits for the lock: whoever has it sends the wake-up, and may be a reader that lets others run first. */
+static void send_wake_up(struct ring *r)
+{
+    atomic_fetch_add(&r->wake_ups, 1);
+    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&r->submit) == 0; tries--) {
+        mf__ring_unlock(r);
+        if (!atomic_load(&r->wake_ups))
+            break;
+        nap(); /* there was no memory */
     }
 }
 
@@ -12564,29 +12572,15 @@ void mf__ring_nudge(struct ring *r)
     if (atomic_exchange(&r->nudged, true))
         return;
     count_one(&r->counts.nudges);
-    atomic_store(&r->nudge, true);
-    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&r->submit) == 0; tries--) {
-        mf__ring_unlock(r);
-        if (!atomic_load(&r->nudge))
-            break;
-        nap(); /* there was no memory */
-    }
+    send_wake_up(r);
     mf__ring_call(r);
 }
 
 void mf__ring_wake(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
-    uint32_t tries = TRIES;
-    int rc;
 
-    do {
-        pthread_mutex_lock(&r->submit);
-        rc = submit_wake(r);
-        mf__ring_unlock(r);
-        if (passing(rc))
-            nap();
-    } while (passing(rc) && --tries);
+    send_wake_up(r);
     mf__ring_call(r);
     tell_followers(r);
 }
