@@ -27,7 +27,8 @@
 #define THIN_TICKS 128u              /* a client that moves to another CPU may be back soon */
 #define STEADY_TICK_NS (4 * TICK_NS) /* while no handler takes long, or nothing comes, */
 #define FAST_TICK_NS (8 * TICK_NS)   /* and while many do not: the monitor's own turns would be felt */
-#define CALM_TICKS 64u               /* then the crew seems to be large enough */
+#define BUSY_TICK_NS (16 * TICK_NS) /* likewise on a busy machine: each turn may cost whoever it interrupts his slice */
+#define CALM_TICKS 64u              /* then the crew seems to be large enough */
 #define COMPUTING_TICKS 50u
 #define LATE_NS 2000000u /* after its sleep: the monitor waits for a CPU, or there is none to spare */
 #define LONGEST_TICK_NS 999000000u
@@ -400,11 +401,18 @@ static uint64_t sleep_tick(uint64_t *tick_ns)
     return took;
 }
 
-static void *monitor_main(void *arg)
+static uint64_t next_tick(const struct mf_session *s, enum found found)
 {
     static const uint64_t tick_for[] = {
         [QUIET] = STEADY_TICK_NS, [FAST] = FAST_TICK_NS, [STEADY] = STEADY_TICK_NS, [OTHER] = TICK_NS
     };
+    bool busy = atomic_load(&s->place_mode) == MF__PLACE_PLAIN && (found == FAST || found == STEADY);
+
+    return busy ? BUSY_TICK_NS : tick_for[found];
+}
+
+static void *monitor_main(void *arg)
+{
     struct mf_session *s = arg;
     uint64_t tick_ns = TICK_NS, last = mf__now_ns();
     uint32_t quiet = 0;
@@ -423,9 +431,10 @@ static void *monitor_main(void *arg)
             most = found > most ? found : most;
         }
         if (late <= LATE_NS)
-            tick_ns = tick_for[most];
+            tick_ns = next_tick(s, most);
         quiet = most == QUIET ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS && mf__placement_may_sleep(s)) {
+            mf__placement_pause(s);
             monitor_sleep(s);
             mf__placement_resume(s);
             quiet = 0;

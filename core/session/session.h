@@ -214,6 +214,7 @@ struct mf_session {
         int group_nice; /* of the autogroup before it was touched */
         int nice_now;
         bool on_device;       /* no rings: readers of the device are placed */
+        bool catches_up;      /* the group has more weight than before it yielded, until the next look */
         bool watchful;        /* the monitor runs whatever the group's nice value is */
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
@@ -305,6 +306,7 @@ void mf__placement_start(struct mf_session *s);
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns); /* the monitor's thread, each tick */
 /* No reader that yields is kept from a CPU: it could not wake the monitor. */
 bool mf__placement_may_sleep(struct mf_session *s);
+void mf__placement_pause(struct mf_session *s);  /* the monitor is about to sleep */
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
 /* Do readers of the device yield to clients, on a CPU each? */
 bool mf__placement_of_device(const struct mf_session *s);
