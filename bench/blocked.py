@@ -420,7 +420,7 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rows", type=words, default=["*"], metavar="PATTERN,...")
     p.add_argument("--scenarios", type=words, default=list(SCENARIOS), help=",".join(SCENARIOS))
-    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--rounds", type=int, default=7)
     p.add_argument("--seconds", type=float, default=1.0, help="of one sample")
     p.add_argument("--idle", type=float, default=20, help="seconds of doing nothing; 0: leave that out")
     p.add_argument(

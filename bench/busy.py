@@ -5,10 +5,11 @@ As many processes as there are CPUs compute without end, in a session of their
 own or in the clients'; or none do. Servers stand differently in the scheduler's
 eyes: as daemons of root, in a CPU cgroup of little weight, and without the right
 to leave SCHED_IDLE (bench/cases.py). A server whose ring readers step back for
-their clients must not starve then: it is held against a reference without
-engine that is scheduled plainly and stands the same way.
+their clients must not starve then: it is held against itself, scheduled plainly
+and standing the same way. Loops without engine, scheduled plainly too, show what
+the machine has to give.
 
-    bench/busy.py --minutes 15      measure, print, and write what bench.py --report puts into the page
+    bench/busy.py --minutes 20      measure, print, and write what bench.py --report puts into the page
     bench/busy.py --quick           fewer rows and loads
 
 Run bench/setup first. Needs root.
@@ -46,8 +47,14 @@ from running import (
 from servers import CPUS, SERVERS, Server, chosen, extra
 
 TOP = Path(__file__).resolve().parent.parent
-REFERENCES = {"ring": "responder-ring-plain", "device": "responder-clones"}
-ROWS = ("c-ring", "python-ring", "go-ring", "c-auto")
+REFERENCES = {
+    "c-ring": "c-ring-plain",
+    "python-ring": "python-ring-plain",
+    "go-ring": "go-ring-plain",
+    "c-auto": "c-plain",
+}
+BARE = {"ring": "responder-ring-plain", "device": "responder-clones"}  # also what any other row is held against
+ROWS = tuple(REFERENCES)
 HOGS = ("none", "own session", "clients' session")
 LOADS = (("stat", 1), ("stat", 8), ("read4k", 1))
 QUICK_ROWS = ("c-ring", "c-auto")
@@ -88,7 +95,7 @@ class CaseFleet(Fleet):
     def __init__(self, cases: list[Case], servers: list[Server]) -> None:
         super().__init__([case.server(s) for case in cases for s in servers])
         self.cases = {case.name: case for case in cases}
-        self.plain = {case.server(s).name for case in cases for s in servers if s.name in REFERENCES.values()}
+        self.plain = {case.server(s).name for case in cases for s in servers if is_plain(s.name)}
 
     def verify(self, running: Running) -> None:
         super().verify(running)
@@ -108,6 +115,10 @@ class CaseFleet(Fleet):
 
     def of(self, case: Case) -> list[Running]:
         return [r for r in self.up if case_of(r) == case.name and r.server.name not in self.broken]
+
+
+def is_plain(name: str) -> bool:
+    return name in REFERENCES.values() or name in BARE.values()
 
 
 def case_of(running: Running) -> str:
@@ -212,11 +223,16 @@ def one_cell(fleet: CaseFleet, b: Bench, turn: int, case: Case, key: Key, hoggin
 # ---- what came of it ----
 
 
-def reference(server: dict[str, Any]) -> str:
-    return REFERENCES[server["transport"]]
+def reference(name: str, transport: str) -> str:
+    return REFERENCES.get(name, BARE[transport])
 
 
-def one_summary(b: Bench, key: Key, theirs: dict[int, Sample]) -> dict[str, Any]:
+def share(mine: dict[int, Sample], theirs: dict[int, Sample]) -> float:
+    """Of their calls, within a round each."""
+    return median(s["ops_per_s"] / max(theirs[turn]["ops_per_s"], 1.0) for turn, s in mine.items() if turn in theirs)
+
+
+def one_summary(b: Bench, key: Key, other: str, bare: str) -> dict[str, Any]:
     found = b.samples[key]
     mine = list(found.values())
     cell = key._asdict() | {
@@ -226,26 +242,23 @@ def one_summary(b: Bench, key: Key, theirs: dict[int, Sample]) -> dict[str, Any]
         "yielding": sum(s["yielding"] for s in mine),
         "spoilt": sum(s["strangers"] > OTHERS for s in mine),
     }
+    theirs = b.samples.get(key._replace(row=other), {})
     pairs = [(sample, theirs[turn]) for turn, sample in found.items() if turn in theirs]
-    if pairs:
-        cell["share"] = median(a["ops_per_s"] / max(b["ops_per_s"], 1.0) for a, b in pairs)
+    if pairs and not is_plain(key.row):
+        cell["share"] = share(found, theirs)
         cell["latency"] = median(a["p99_us"] / b["p99_us"] for a, b in pairs)
         cell["holds"] = cell["share"] >= SHARE and cell["latency"] <= LATENCY
+        cell["bare"] = share(found, b.samples[key._replace(row=bare)])
     return cell
 
 
 def summary(b: Bench, servers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     names = [c.name for c in b.cases]
     rows = list(dict.fromkeys(base(s["name"]) for s in servers))
-    against = {base(s["name"]): reference(s) for s in servers}
+    transport = {base(s["name"]): s["transport"] for s in servers}
     order = sorted(b.samples, key=lambda k: (HOGS.index(k.hogs), names.index(k.case),
                                              b.loads.index((k.op, k.clients)), rows.index(k.row)))  # fmt: skip
-    found = []
-    for key in order:
-        other = against[key.row]
-        theirs = b.samples.get(key._replace(row=other), {}) if other != key.row else {}
-        found.append(one_summary(b, key, theirs))
-    return found
+    return [one_summary(b, key, reference(key.row, transport[key.row]), BARE[transport[key.row]]) for key in order]
 
 
 def render(data: dict[str, Any]) -> str:
@@ -272,7 +285,8 @@ def cell_line(c: dict[str, Any]) -> str:
     line = (f"  {c['op']:<8} {c['clients']:>2}  {c['row']:<22} {c['ops_per_s']:>9,.0f}/s, p99 {c['p99_us']:>8,.0f} us, "
             f"began yielding {c['yielding']} of {c['rounds']}")  # fmt: skip
     if "share" in c:
-        line += f"; calls {c['share']:.2f}, p99 {c['latency']:.2f}: {'holds' if c['holds'] else 'MISSED'}"
+        line += (f"; calls {c['share']:.2f} (of the bare loop's {c['bare']:.2f}), p99 {c['latency']:.2f}: "
+                 f"{'holds' if c['holds'] else 'MISSED'}")  # fmt: skip
     return line
 
 
@@ -292,9 +306,9 @@ def pace(args: argparse.Namespace, b: Bench, servers: int) -> float:
 def run(args: argparse.Namespace, undo: ExitStack) -> dict[str, Any]:
     cases, missing = all_cases(OUT / "cgroup", undo)
     cases = [c for c in cases if not args.cases or c.name in args.cases]
-    rows = chosen(SERVERS, [*REFERENCES.values(), *args.rows]) + args.extra
-    wanted = {reference({"transport": s.transport}) for s in rows if s.name not in REFERENCES.values()}
-    rows = [s for s in rows if s.name not in REFERENCES.values() or s.name in wanted]
+    rows = chosen(SERVERS, args.rows) + args.extra
+    wanted = {n for s in rows for n in (reference(s.name, s.transport), BARE[s.transport])}
+    rows += [s for s in SERVERS if s.name in wanted and s not in rows]
     rows.sort(key=lambda s: s.transport == "device")
     loads = QUICK_LOADS if args.quick else LOADS
     b = Bench(cases, loads)
@@ -304,7 +318,7 @@ def run(args: argparse.Namespace, undo: ExitStack) -> dict[str, Any]:
     data: dict[str, Any] = {
         "format": 2,
         "machine": machine(),
-        "config": {"rounds": args.rounds, "seconds": round(b.seconds, 3), "references": REFERENCES,
+        "config": {"rounds": args.rounds, "seconds": round(b.seconds, 3), "references": REFERENCES, "bare": BARE,
                    "loads": loads, "hogs": HOGS, "share": SHARE, "latency": LATENCY, "settle": SETTLE,
                    "others": OTHERS},
         "cases": [{"name": c.name, "what": c.what} for c in cases],
@@ -329,17 +343,17 @@ def run(args: argparse.Namespace, undo: ExitStack) -> dict[str, Any]:
 
 def parse() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--quick", action="store_true", help="C only, stat only, 3 minutes")
+    p.add_argument("--quick", action="store_true", help="C only, stat only, 4 minutes")
     p.add_argument("--rows", type=words, metavar="PATTERN,...", help=f"(default: {','.join(ROWS)})")
     p.add_argument("--cases", type=words, metavar="NAME,...", help="some of plain,light,nice20,nice0 (default: all)")
-    p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--minutes", type=float, help="the whole run, about (default: 12)")
+    p.add_argument("--rounds", type=int, default=7)
+    p.add_argument("--minutes", type=float, help="the whole run, about (default: 20)")
     p.add_argument("--seconds", type=float, help="measured time of one sample, instead of what --minutes allows")
     p.add_argument("--extra", type=extra, action="append", default=[], metavar="NAME=COMMAND", help="one more server")
     p.add_argument("--json", type=Path, default=OUT / "busy.json")
     args = p.parse_args()
     args.rows = args.rows or list(QUICK_ROWS if args.quick else ROWS)
-    args.minutes = args.minutes or (3 if args.quick else 12)
+    args.minutes = args.minutes or (4 if args.quick else 20)
     if args.rounds < 1 or args.minutes <= 0 or (args.seconds is not None and args.seconds <= 0):
         p.error("--rounds, --minutes and --seconds must be positive")
     args.json = args.json.resolve()

@@ -70,10 +70,12 @@ SHARED = " --readers {n} --clone off"
 CLONES = " --readers {n} --clone require"
 DEVICE = " --uring off"
 RING = " --uring require"
+FREE = " --placement free"  # scheduled plainly, on any CPU
+PINNED = " --placement pinned"  # scheduled plainly, on the CPU of the queue
 
 
-def on_ring(name: str, family: str, layout: str, command: str, note: str = "") -> Server:
-    return Server(name, family, layout, command, note, transport="ring")
+def on_ring(name: str, family: str, layout: str, command: str, note: str = "", default: bool = True) -> Server:
+    return Server(name, family, layout, command, note, transport="ring", default=default)
 
 
 SERVERS = (
@@ -103,11 +105,14 @@ SERVERS = (
     Server("c-shared", "manifuse-c", "shared", C + DEVICE + SHARED),
     Server("c-clones", "manifuse-c", "clones", C + DEVICE + CLONES),
     Server("c-auto", "manifuse-c", "auto", C + DEVICE, "as it comes"),
+    Server("c-plain", "manifuse-c", "plain", C + DEVICE + FREE, default=False),
     on_ring("c-ring", "manifuse-c", "auto", C + RING, "as it comes"),
+    on_ring("c-ring-plain", "manifuse-c", "plain", C + RING + PINNED, default=False),
     Server("python-1", "manifuse-python", "1", PYTHON + DEVICE + ONE),
     Server("python-clones", "manifuse-python", "clones", PYTHON + DEVICE + CLONES),
     Server("python-auto", "manifuse-python", "auto", PYTHON + DEVICE, "as it comes"),
     on_ring("python-ring", "manifuse-python", "auto", PYTHON + RING, "as it comes"),
+    on_ring("python-ring-plain", "manifuse-python", "plain", PYTHON + RING + PINNED, default=False),
     Server("python-8", "manifuse-python", "8 clones", PYTHON + DEVICE + " --readers 8"),
     on_ring("python-ring-1", "manifuse-python", "1 per ring", PYTHON + RING + " --readers 1"),
     on_ring("python-ring-8", "manifuse-python", "8 per ring", PYTHON + RING + " --readers 8"),
@@ -115,6 +120,7 @@ SERVERS = (
     Server("go-clones", "manifuse-go", "clones", GO + DEVICE + CLONES),
     Server("go-auto", "manifuse-go", "auto", GO + DEVICE, "as it comes"),
     on_ring("go-ring", "manifuse-go", "auto", GO + RING, "as it comes"),
+    on_ring("go-ring-plain", "manifuse-go", "plain", GO + RING + PINNED, default=False),
     Server("go-8", "manifuse-go", "8 clones", GO + DEVICE + " --readers 8"),
     on_ring("go-ring-1", "manifuse-go", "1 per ring", GO + RING + " --readers 1"),
     on_ring("go-ring-8", "manifuse-go", "8 per ring", GO + RING + " --readers 8"),

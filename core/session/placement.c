@@ -394,7 +394,8 @@ static bool better_together(struct mf_session *s, const struct waits *w, uint64_
 /*
  * No CPU is idle, and the readers, who have work, are not the reason, or copy what their clients stream: there the
  * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since
- * idle time comes in steps.
+ * idle time comes in steps; but if there was none at all after a pause, the first will do: the longer readers count for
+ * nothing, the likelier is one who computes to be moved to their CPU.
  */
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
@@ -404,9 +405,11 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
 
     s->place.ran_ns += w->ran;
     s->place.window_turns += w->turns;
-    if (window < WINDOW_NS)
+    if (window < WINDOW_NS && !s->place.first_look)
         return s->place.crowded;
     idle_ns = idle_time();
+    if (window < WINDOW_NS && idle_ns != s->place.idle_ns)
+        return s->place.crowded;
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     idle_ns -= s->place.idle_ns;
@@ -503,6 +506,7 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
             mf__crew_spread(s);
     }
     s->place.looked_ns = now_ns;
+    s->place.first_look = false;
     decide(s, &w, busy, now_ns - s->place.since_ns);
 }
 
@@ -531,6 +535,7 @@ static void begin_looking(struct mf_session *s)
 {
     s->place.looked_ns = mf__now_ns();
     s->place.late_ns = s->place.long_looks = 0;
+    s->place.first_look = true;
     s->place.crowded = false; /* but a stream may go on after a pause, and CPUs that were idle may be so now */
     begin_window(s, s->place.looked_ns, idle_time());
 }

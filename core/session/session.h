@@ -225,6 +225,7 @@ struct mf_session {
         uint64_t window_ns, ran_ns, idle_ns; /* since when idle time is looked at; readers ran since; at its start */
         uint64_t window_turns;               /* of the readers since */
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
+        bool first_look;                     /* after a pause */
         bool crowded, idle_cpu;
         bool woken;           /* of late handlers waited, or other threads gave answers */
         bool clients_compute; /* more than half as much as readers */
