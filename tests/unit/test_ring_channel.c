@@ -570,6 +570,56 @@ Test(ring_channel, a_wake_that_cannot_be_sent_gives_up)
     finish();
 }
 
+static _Atomic bool stay, staying;
+
+static int staying_enter(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags)
+{
+    if (submit && atomic_load(&stay)) {
+        atomic_store(&staying, true);
+        while (atomic_load(&stay))
+            usleep(1000);
+    }
+    return mf__vk_calls.enter(kernel, fd, submit, wait, flags);
+}
+
+static void *wake(void *arg)
+{
+    (void)arg;
+    ring->ops->wake(ring);
+    return NULL;
+}
+
+static void *end_stay(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 5000 && atomic_load(&stay); i++)
+        usleep(1000);
+    atomic_store(&stay, false);
+    return NULL;
+}
+
+/* A reader that yields may be kept from a CPU in the middle of a submission. */
+Test(ring_channel, who_wakes_it_does_not_wait_for_who_submits)
+{
+    pthread_t submits, ends;
+
+    begin(1);
+    one_request();
+    sys.enter = staying_enter;
+    atomic_store(&stay, true);
+    cr_assert_eq(pthread_create(&submits, NULL, wake, NULL), 0);
+    while (!atomic_load(&staying))
+        usleep(1000);
+    cr_assert_eq(pthread_create(&ends, NULL, end_stay, NULL), 0);
+    ring->ops->wake(ring);
+    cr_expect(atomic_exchange(&stay, false), "it waited until the other had submitted");
+    pthread_join(ends, NULL);
+    pthread_join(submits, NULL);
+    cr_expect_eq(receive(), -EINTR);
+    cr_expect_eq(receive(), -EINTR, "the second wake-up is lost");
+    finish();
+}
+
 Test(ring_channel, a_commit_of_what_is_unknown_costs_the_entry_only)
 {
     struct asker a;
