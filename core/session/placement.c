@@ -85,18 +85,18 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 
 static _Atomic(struct mf_session *) autogroup_owner; /* one session of the process may set the group's nice */
 
-/* true: it is done, or will never be. Without CAP_SYS_ADMIN the kernel takes one value in a tenth of a second. */
-static bool write_group_nice(int nice)
+/* 0 or -errno. Without CAP_SYS_ADMIN the kernel takes one value in a tenth of a second: -EAGAIN. */
+static int write_group_nice(int nice)
 {
     int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
     char text[16];
-    bool done;
+    int rc;
 
     if (fd < 0)
-        return false;
-    done = write(fd, text, (size_t)snprintf(text, sizeof(text), "%d", nice)) > 0 || errno != EAGAIN;
+        return -EAGAIN; /* for want of descriptors, say */
+    rc = write(fd, text, (size_t)snprintf(text, sizeof(text), "%d", nice)) < 0 ? -errno : 0;
     close(fd);
-    return done;
+    return rc;
 }
 
 /*
@@ -106,12 +106,16 @@ static bool write_group_nice(int nice)
 static void set_group_nice(struct mf_session *s, int nice)
 {
     struct mf_session *none = NULL;
+    int rc;
 
     if (nice == s->place.nice_now || getsid(0) != getpid())
         return;
     if (!atomic_compare_exchange_strong(&autogroup_owner, &none, s) && none != s)
         return;
-    if (write_group_nice(nice))
+    rc = write_group_nice(nice);
+    if (rc == -EPERM && nice < s->place.group_nice) /* it takes CAP_SYS_NICE */
+        rc = write_group_nice(nice = s->place.group_nice);
+    if (rc != -EAGAIN)
         s->place.nice_now = nice;
     if (s->place.nice_now == s->place.group_nice)
         atomic_store(&autogroup_owner, NULL);
@@ -119,9 +123,9 @@ static void set_group_nice(struct mf_session *s, int nice)
 
 /*
  * A group that had next to no weight owes the others for what it ran while nobody else wanted to. Linux 6.18 places the
- * running group anew at each change of its share, each time further back while that debt is large: those who compute
- * then never get what they are owed, and the readers starve for seconds, whatever their nice value is (seen in 8 of 360
- * samples beside others in the clients' session). With three times the weight that is not so.
+ * running group anew at each change of its share, and while it is owed much its virtual time then stands still: it
+ * computes without end and never gets what it is owed, and the readers starve for seconds, whatever their nice value is
+ * (seen in 8 of 360 samples beside others in the clients' session). With much more weight that is not so.
  */
 static int wanted_nice(const struct mf_session *s)
 {

@@ -266,9 +266,13 @@ static bool look_after(struct ring *r, struct watch *w)
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
     if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting))) {
         count_one(&r->counts.blocked);
+        r->vain_looks = 0;
         return true;
     }
-    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
+    if (++r->vain_looks >= PATIENCE)
+        w->wait_ns = CALM_WATCH_NS;
+    else
+        w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
     w->head = head;
     return false;
 }

@@ -8223,18 +8223,18 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 
 static _Atomic(struct mf_session *) autogroup_owner; /* one session of the process may set the group's nice */
 
-/* true: it is done, or will never be. Without CAP_SYS_ADMIN the kernel takes one value in a tenth of a second. */
-static bool write_group_nice(int nice)
+/* 0 or -errno. Without CAP_SYS_ADMIN the kernel takes one value in a tenth of a second: -EAGAIN. */
+static int write_group_nice(int nice)
 {
     int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
     char text[16];
-    bool done;
+    int rc;
 
     if (fd < 0)
-        return false;
-    done = write(fd, text, (size_t)snprintf(text, sizeof(text), "%d", nice)) > 0 || errno != EAGAIN;
+        return -EAGAIN; /* for want of descriptors, say */
+    rc = write(fd, text, (size_t)snprintf(text, sizeof(text), "%d", nice)) < 0 ? -errno : 0;
     close(fd);
-    return done;
+    return rc;
 }
 
 /*
@@ -8244,12 +8244,16 @@ static bool write_group_nice(int nice)
 static void set_group_nice(struct mf_session *s, int nice)
 {
     struct mf_session *none = NULL;
+    int rc;
 
     if (nice == s->place.nice_now || getsid(0) != getpid())
         return;
     if (!atomic_compare_exchange_strong(&autogroup_owner, &none, s) && none != s)
         return;
-    if (write_group_nice(nice))
+    rc = write_group_nice(nice);
+    if (rc == -EPERM && nice < s->place.group_nice) /* it takes CAP_SYS_NICE */
+        rc = write_group_nice(nice = s->place.group_nice);
+    if (rc != -EAGAIN)
         s->place.nice_now = nice;
     if (s->place.nice_now == s->place.group_nice)
         atomic_store(&autogroup_owner, NULL);
@@ -8257,9 +8261,9 @@ static void set_group_nice(struct mf_session *s, int nice)
 
 /*
  * A group that had next to no weight owes the others for what it ran while nobody else wanted to. Linux 6.18 places the
- * running group anew at each change of its share, each time further back while that debt is large: those who compute
- * then never get what they are owed, and the readers starve for seconds, whatever their nice value is (seen in 8 of 360
- * samples beside others in the clients' session). With three times the weight that is not so.
+ * running group anew at each change of its share, and while it is owed much its virtual time then stands still: it
+ * computes without end and never gets what it is owed, and the readers starve for seconds, whatever their nice value is
+ * (seen in 8 of 360 samples beside others in the clients' session). With much more weight that is not so.
  */
 static int wanted_nice(const struct mf_session *s)
 {
@@ -11591,7 +11595,9 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
 #define TRIES 100u
 #define IDLE_WATCH_NS 1000000
-#define WATCH_NS 200000 /* within which a handler that waits is found among such as return at once */
+#define WATCH_NS 200000       /* within which a handler that waits is found among such as return at once */
+#define CALM_WATCH_NS 2500000 /* where none was for long: each look may delay a request by some microseconds */
+#define PATIENCE 256u         /* looks that found none */
 
 #ifdef __SANITIZE_THREAD__
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
@@ -11655,8 +11661,9 @@ struct ring {
     _Atomic uint32_t followers;                /* threads that wait to be that one */
     pthread_mutex_t follow;
     pthread_cond_t called;
-    uint32_t calls; /* under that lock: followers that may go */
-    bool watched;   /* likewise: one of them looks from time to time */
+    uint32_t calls;      /* under that lock: followers that may go */
+    bool watched;        /* likewise: one of them looks from time to time, */
+    uint32_t vain_looks; /* since a look found a request that nobody took */
 };
 
 static inline struct ring *ring_of(struct mf__channel *ch)
@@ -12545,9 +12552,13 @@ static bool look_after(struct ring *r, struct transport_ring_submit_watch *w)
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
     if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting))) {
         count_one(&r->counts.blocked);
+        r->vain_looks = 0;
         return true;
     }
-    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
+    if (++r->vain_looks >= PATIENCE)
+        w->wait_ns = CALM_WATCH_NS;
+    else
+        w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
     w->head = head;
     return false;
 }
