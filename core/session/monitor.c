@@ -434,7 +434,6 @@ static void *monitor_main(void *arg)
             tick_ns = next_tick(s, most);
         quiet = most == QUIET ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS && mf__placement_may_sleep(s)) {
-            mf__placement_pause(s);
             monitor_sleep(s);
             mf__placement_resume(s);
             quiet = 0;

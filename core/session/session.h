@@ -307,7 +307,6 @@ void mf__placement_start(struct mf_session *s);
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns); /* the monitor's thread, each tick */
 /* No reader that yields is kept from a CPU: it could not wake the monitor. */
 bool mf__placement_may_sleep(struct mf_session *s);
-void mf__placement_pause(struct mf_session *s);  /* the monitor is about to sleep */
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
 /* Do readers of the device yield to clients, on a CPU each? */
 bool mf__placement_of_device(const struct mf_session *s);

@@ -332,13 +332,14 @@ void mf__ring_unlock(struct ring *r)
 {
     pthread_mutex_unlock(&r->submit);
     while (atomic_load(&r->wake_ups) && pthread_mutex_trylock(&r->submit) == 0) {
-        bool failed = passing(submit_wake(r)); /* then the next one tries */
+        bool wanted = atomic_load(&r->wake_ups) > 0; /* still: only who has the lock takes from it */
+        bool failed = wanted && passing(submit_wake(r));
 
-        if (!failed)
+        if (wanted && !failed)
             atomic_fetch_sub(&r->wake_ups, 1);
         pthread_mutex_unlock(&r->submit);
         if (failed)
-            return;
+            return; /* the next one tries */
     }
 }
 

@@ -620,6 +620,32 @@ Test(ring_channel, who_wakes_it_does_not_wait_for_who_submits)
     finish();
 }
 
+#define WAKERS 4u
+#define WAKE_UPS 50000u
+
+static void *wake_often(void *arg)
+{
+    for (unsigned i = 0; i < WAKE_UPS; i++)
+        wake(arg);
+    return NULL;
+}
+
+/* Each sends its own one, or leaves it to another: neither is one lost, nor sent for nobody. */
+Test(ring_channel, wake_ups_at_the_same_time_are_all_seen)
+{
+    pthread_t threads[WAKERS];
+
+    begin(1);
+    one_request();
+    for (unsigned i = 0; i < WAKERS; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, wake_often, NULL), 0);
+    for (unsigned n = 0; n < WAKERS * WAKE_UPS; n++)
+        cr_assert_eq(receive(), -EINTR);
+    for (unsigned i = 0; i < WAKERS; i++)
+        pthread_join(threads[i], NULL);
+    finish();
+}
+
 Test(ring_channel, a_commit_of_what_is_unknown_costs_the_entry_only)
 {
     struct asker a;

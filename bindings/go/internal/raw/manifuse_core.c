@@ -2754,7 +2754,6 @@ void mf__placement_start(struct mf_session *s);
 void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns); /* the monitor's thread, each tick */
 /* No reader that yields is kept from a CPU: it could not wake the monitor. */
 bool mf__placement_may_sleep(struct mf_session *s);
-void mf__placement_pause(struct mf_session *s);  /* the monitor is about to sleep */
 void mf__placement_resume(struct mf_session *s); /* it slept: what went before says nothing about now */
 /* Do readers of the device yield to clients, on a CPU each? */
 bool mf__placement_of_device(const struct mf_session *s);
@@ -7806,7 +7805,6 @@ static void *monitor_main(void *arg)
             tick_ns = next_tick(s, most);
         quiet = most == QUIET ? quiet + ticks : 0;
         if (quiet >= QUIET_TICKS && mf__placement_may_sleep(s)) {
-            mf__placement_pause(s);
             monitor_sleep(s);
             mf__placement_resume(s);
             quiet = 0;
@@ -8536,8 +8534,8 @@ static bool better_together(struct mf_session *s, const struct waits *w, uint64_
 /*
  * No CPU is idle, and the readers, who have work, are not the reason, or copy what their clients stream: there the
  * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since
- * idle time comes in steps; but if there was none at all after a pause, the first will do: the longer readers count for
- * nothing, the likelier is one who computes to be moved to their CPU.
+ * idle time comes in steps. But the longer readers count for nothing, the likelier is one who computes to be moved to
+ * their CPU: if after a pause no CPU is idle while requests come one at a time, the first look will do.
  */
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
@@ -8547,7 +8545,7 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
 
     s->place.ran_ns += w->ran;
     s->place.window_turns += w->turns;
-    if (window < WINDOW_NS && !s->place.first_look)
+    if (window < WINDOW_NS && !(s->place.first_look && w->requests <= w->turns * 5 / 4))
         return s->place.crowded;
     idle_ns = idle_time();
     if (window < WINDOW_NS && idle_ns != s->place.idle_ns)
@@ -8663,15 +8661,6 @@ bool mf__placement_may_sleep(struct mf_session *s)
     return true;
 }
 
-/* Of the CPUs since the window began. */
-static bool no_cpu_was_idle(const struct mf_session *s)
-{
-    uint64_t window = mf__now_ns() - s->place.window_ns;
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-
-    return window >= WINDOW_NS && idle_time() - s->place.idle_ns < window * (cpus > 0 ? (uint64_t)cpus : 1) / 20;
-}
-
 /* From now on; nothing that went before counts. */
 static void begin_looking(struct mf_session *s)
 {
@@ -8682,13 +8671,6 @@ static void begin_looking(struct mf_session *s)
     session_placement_begin_window(s, s->place.looked_ns, idle_time());
 }
 
-void mf__placement_pause(struct mf_session *s)
-{
-    if (atomic_load(&s->place_mode))
-        session_placement_begin_window(s, mf__now_ns(), idle_time());
-}
-
-/* Others may have begun to compute meanwhile: readers that yield would have to starve before that is seen. */
 void mf__placement_resume(struct mf_session *s)
 {
     struct waits w;
@@ -8696,7 +8678,7 @@ void mf__placement_resume(struct mf_session *s)
     if (!atomic_load(&s->place_mode))
         return;
     look_at_waits(s, 0, &w);
-    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && (w.ns > LONG_WAKE_NS || no_cpu_was_idle(s)))
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
         run_as_others(s, &w, mf__now_ns() - s->place.since_ns);
     if (atomic_load(&s->place_mode) == MF__PLACE_APART)
         s->place.since_ns = mf__now_ns(); /* what read a stream may go on with it */
@@ -8812,11 +8794,6 @@ bool mf__placement_may_sleep(struct mf_session *s)
 {
     (void)s;
     return true;
-}
-
-void mf__placement_pause(struct mf_session *s)
-{
-    (void)s;
 }
 
 void mf__placement_resume(struct mf_session *s)
@@ -12618,13 +12595,14 @@ void mf__ring_unlock(struct ring *r)
 {
     pthread_mutex_unlock(&r->submit);
     while (atomic_load(&r->wake_ups) && pthread_mutex_trylock(&r->submit) == 0) {
-        bool failed = passing(submit_wake(r)); /* then the next one tries */
+        bool wanted = atomic_load(&r->wake_ups) > 0; /* still: only who has the lock takes from it */
+        bool failed = wanted && passing(submit_wake(r));
 
-        if (!failed)
+        if (wanted && !failed)
             atomic_fetch_sub(&r->wake_ups, 1);
         pthread_mutex_unlock(&r->submit);
         if (failed)
-            return;
+            return; /* the next one tries */
     }
 }
 
