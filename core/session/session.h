@@ -214,7 +214,7 @@ struct mf_session {
         int group_nice; /* of the autogroup before it was touched */
         int nice_now;
         bool on_device;       /* no rings: readers of the device are placed */
-        bool catches_up;      /* the group has more weight than before it yielded, until the next look */
+        bool catches_up;      /* the group has more weight than before it yielded, until no reader starves */
         bool watchful;        /* the monitor runs whatever the group's nice value is */
         _Atomic bool one_way; /* threads have no right to leave SCHED_IDLE: others take turns with them */
         uint64_t since_ns, hold_ns;
