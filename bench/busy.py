@@ -227,12 +227,13 @@ def reference(name: str, transport: str) -> str:
     return REFERENCES.get(name, BARE[transport])
 
 
-def share(mine: dict[int, Sample], theirs: dict[int, Sample]) -> float:
-    """Of their calls, within a round each."""
-    return median(s["ops_per_s"] / max(theirs[turn]["ops_per_s"], 1.0) for turn, s in mine.items() if turn in theirs)
+def ratio(mine: dict[int, Sample], theirs: dict[int, Sample], what: str) -> float | None:
+    """Within a round each."""
+    found = [s[what] / max(theirs[turn][what], 1.0) for turn, s in mine.items() if turn in theirs]
+    return median(found) if found else None
 
 
-def one_summary(b: Bench, key: Key, other: str, bare: str) -> dict[str, Any]:
+def one_summary(b: Bench, key: Key, transport: str) -> dict[str, Any]:
     found = b.samples[key]
     mine = list(found.values())
     cell = key._asdict() | {
@@ -242,13 +243,12 @@ def one_summary(b: Bench, key: Key, other: str, bare: str) -> dict[str, Any]:
         "yielding": sum(s["yielding"] for s in mine),
         "spoilt": sum(s["strangers"] > OTHERS for s in mine),
     }
-    theirs = b.samples.get(key._replace(row=other), {})
-    pairs = [(sample, theirs[turn]) for turn, sample in found.items() if turn in theirs]
-    if pairs and not is_plain(key.row):
-        cell["share"] = share(found, theirs)
-        cell["latency"] = median(a["p99_us"] / b["p99_us"] for a, b in pairs)
-        cell["holds"] = cell["share"] >= SHARE and cell["latency"] <= LATENCY
-        cell["bare"] = share(found, b.samples[key._replace(row=bare)])
+    theirs = b.samples.get(key._replace(row=reference(key.row, transport)), {})
+    share, latency = ratio(found, theirs, "ops_per_s"), ratio(found, theirs, "p99_us")
+    if share is not None and latency is not None and not is_plain(key.row):
+        cell["share"], cell["latency"] = share, latency
+        cell["holds"] = share >= SHARE and latency <= LATENCY
+        cell["bare"] = ratio(found, b.samples.get(key._replace(row=BARE[transport]), {}), "ops_per_s")
     return cell
 
 
@@ -258,7 +258,7 @@ def summary(b: Bench, servers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     transport = {base(s["name"]): s["transport"] for s in servers}
     order = sorted(b.samples, key=lambda k: (HOGS.index(k.hogs), names.index(k.case),
                                              b.loads.index((k.op, k.clients)), rows.index(k.row)))  # fmt: skip
-    return [one_summary(b, key, reference(key.row, transport[key.row]), BARE[transport[key.row]]) for key in order]
+    return [one_summary(b, key, transport[key.row]) for key in order]
 
 
 def render(data: dict[str, Any]) -> str:
@@ -285,8 +285,8 @@ def cell_line(c: dict[str, Any]) -> str:
     line = (f"  {c['op']:<8} {c['clients']:>2}  {c['row']:<22} {c['ops_per_s']:>9,.0f}/s, p99 {c['p99_us']:>8,.0f} us, "
             f"began yielding {c['yielding']} of {c['rounds']}")  # fmt: skip
     if "share" in c:
-        line += (f"; calls {c['share']:.2f} (of the bare loop's {c['bare']:.2f}), p99 {c['latency']:.2f}: "
-                 f"{'holds' if c['holds'] else 'MISSED'}")  # fmt: skip
+        bare = "" if c["bare"] is None else f" (of the bare loop's {c['bare']:.2f})"
+        line += f"; calls {c['share']:.2f}{bare}, p99 {c['latency']:.2f}: {'holds' if c['holds'] else 'MISSED'}"
     return line
 
 

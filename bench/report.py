@@ -285,7 +285,7 @@ def busy_machine(busy: Data | None) -> list[str]:
 def busy_cell(c: Data) -> str:
     if "holds" not in c:
         return f"{c['ops_per_s']:,.0f} ({c['p99_us']:,.0f} µs)"
-    text = f"{c['share']:.2f}, {c['latency']:.2f}; {c['bare']:.2f}"
+    text = f"{c['share']:.2f}, {c['latency']:.2f}" + ("" if c["bare"] is None else f"; {c['bare']:.2f}")
     return text if c["holds"] else f"**{text}**"
 
 

@@ -176,7 +176,7 @@ static bool take_turns(const struct mf_session *s, const struct mf__crew *c, uin
 {
     bool yielding = s->place.on_device && atomic_load(&s->place_mode) == MF__PLACE_YIELDING;
 
-    return c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks || (yielding && !c->ring && never_slow(c));
+    return c->served >= (uint64_t)FEW_PER_MEMBER * members * c->ticks || (yielding && never_slow(c));
 }
 
 /*

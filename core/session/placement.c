@@ -125,14 +125,14 @@ static void set_group_nice(struct mf_session *s, int nice)
  * A group that had next to no weight owes the others for what it ran while nobody else wanted to. Linux 6.18 places the
  * running group anew at each change of its share, and while it is owed much its virtual time then stands still: it
  * computes without end and never gets what it is owed, and the readers starve for seconds, whatever their nice value is
- * (seen in 8 of 360 samples beside others in the clients' session). With much more weight that is not so.
+ * (seen in 8 of 360 samples beside others in the clients' session). With more weight that is not so.
  */
 static int wanted_nice(const struct mf_session *s)
 {
-    int own = s->place.group_nice;
+    int plain = s->place.catches_up ? s->place.group_nice - CATCH_UP : s->place.group_nice;
 
     if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
-        return s->place.catches_up ? (own - CATCH_UP < -20 ? -20 : own - CATCH_UP) : own;
+        return plain < -20 ? -20 : plain;
     if (!s->place.watchful)
         return GROUP_NICE_UNWATCHED;
     return s->place.woken ? GROUP_NICE_WOKEN : GROUP_NICE;
@@ -215,12 +215,8 @@ static bool ordinary_share(void)
 
 static void set_mode(struct mf_session *s, uint32_t mode)
 {
-    uint32_t before;
-
     s->place.since_ns = mf__now_ns();
-    before = atomic_exchange(&s->place_mode, mode);
-    s->place.catches_up = s->place.watchful && before == MF__PLACE_YIELDING;
-    mf__crews_place(s, before, mode);
+    mf__crews_place(s, atomic_exchange(&s->place_mode, mode), mode);
     set_group_nice(s, wanted_nice(s));
     mf__logf(&s->log, MF_LOG_INFO, "readers %s",
              mode == MF__PLACE_YIELDING ? "yield to their clients"
@@ -233,6 +229,14 @@ static void rouse(struct mf_session *s)
 {
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
         mf__free_reader(s->readers[i]);
+}
+
+/* While requests come: there may be readers that wait for a CPU, and others to whom they owe some of it. */
+static void stop_yielding(struct mf_session *s, uint32_t mode)
+{
+    s->place.catches_up = s->place.watchful && atomic_load(&s->place_mode) == MF__PLACE_YIELDING;
+    set_mode(s, mode);
+    rouse(s);
 }
 
 /* Ready to run, and not once on a CPU since the last look: that is not in its schedstat yet. */
@@ -448,8 +452,7 @@ static void run_as_others(struct mf_session *s, const struct waits *w, uint64_t 
         s->place.hold_ns = HOLD_NS;
     else if (age < TRIAL_NS && s->place.hold_ns < HOLD_MAX_NS)
         s->place.hold_ns *= 2;
-    set_mode(s, MF__PLACE_PLAIN);
-    rouse(s);
+    stop_yielding(s, MF__PLACE_PLAIN);
 }
 
 /*
@@ -476,8 +479,7 @@ static void decide(struct mf_session *s, const struct waits *w, bool busy, uint6
         begin_window(s, s->place.looked_ns, idle_time());
         s->place.idle_cpu = false;
     } else if (apart) {
-        set_mode(s, MF__PLACE_APART);
-        rouse(s);
+        stop_yielding(s, MF__PLACE_APART);
     } else if (mode == MF__PLACE_YIELDING && (busy || w->unfit)) {
         run_as_others(s, w, age);
     } else if (mode == MF__PLACE_PLAIN && !held && !busy && !w->unfit && s->place.long_looks == 0 &&
@@ -571,8 +573,6 @@ void mf__placement_stop(struct mf_session *s)
 
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
         set_mode(s, MF__PLACE_PLAIN);
-    s->place.catches_up = false;
-    set_group_nice(s, wanted_nice(s));
     for (int i = 0; i < RESTORE_TRIES && atomic_load(&autogroup_owner) == s; i++) {
         nanosleep(&nap, NULL);
         set_group_nice(s, s->place.group_nice);
