@@ -399,6 +399,12 @@ static bool better_together(struct mf_session *s, const struct waits *w, uint64_
     return done || full || age > APART_NS || !s->place.clients_compute;
 }
 
+/* A client that waits for each answer. Of many that start at once some stand in line, and their start takes CPU time. */
+static bool one_at_a_time(const struct waits *w)
+{
+    return w->requests <= w->turns * 5 / 4 && w->behind <= w->requests / 8;
+}
+
 /*
  * No CPU is idle, and the readers, who have work, are not the reason, or copy what their clients stream: there the
  * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since
@@ -413,7 +419,7 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
 
     s->place.ran_ns += w->ran;
     s->place.window_turns += w->turns;
-    if (window < WINDOW_NS && !(s->place.first_look && w->requests <= w->turns * 5 / 4))
+    if (window < WINDOW_NS && !(s->place.first_look && one_at_a_time(w)))
         return s->place.crowded;
     idle_ns = idle_time();
     if (window < WINDOW_NS && idle_ns != s->place.idle_ns)
