@@ -36,6 +36,7 @@ type server struct {
 // readerState is one reader's own: its thread runs one method at a time.
 type readerState struct {
 	req     Request
+	pace    pace
 	names   nameCache
 	dir     DirBuffer
 	set     SetAttr
@@ -91,6 +92,7 @@ func (s *server) reader(i uint32) *readerState {
 // calls C or allocates for what is asked most.
 func (s *server) Upcall(c *raw.Call) (rc int32) {
 	rd := s.reader(c.Reader)
+	rd.pace.keep()
 	r := &rd.req
 	r.begin(c)
 	defer func() {

@@ -206,18 +206,23 @@ static bool may_hold(struct ring *r)
            atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
 }
 
+static int submit_waiting(struct ring *r)
+{
+    int rc = mf__ring_commit_waiting(r);
+
+    if (!passing(rc))
+        return rc;
+    nap();
+    return -EINTR;
+}
+
 /* What is to be done before anything is waited for. */
 static int prepare(struct ring *r)
 {
     int rc = 0;
 
-    if (atomic_load_explicit(&r->waiting, memory_order_relaxed) && !may_hold(r)) {
-        rc = mf__ring_commit_waiting(r);
-        if (passing(rc)) {
-            nap();
-            return -EINTR;
-        }
-    }
+    if (atomic_load_explicit(&r->waiting, memory_order_relaxed) && !may_hold(r))
+        rc = submit_waiting(r);
     if (rc == 0 && atomic_load_explicit(&r->state, memory_order_relaxed) == 0)
         rc = go_on_registering(r);
     return rc;
@@ -234,6 +239,9 @@ static int await(struct ring *r)
 {
     int rc;
 
+    /* Kept back for a request that another one took, who may be long in its handler. */
+    if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
+        return submit_waiting(r);
     if (atomic_exchange(&r->led, true)) {
         mf__ring_follow(r);
         return 0;
