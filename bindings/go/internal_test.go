@@ -235,3 +235,29 @@ func TestProcessors(t *testing.T) {
 		t.Errorf("what the program set became %d", n)
 	}
 }
+
+// A reader lets the scheduler decide after some milliseconds of calls, and not at each.
+func TestPace(t *testing.T) {
+	var p pace
+	turn := func() time.Duration {
+		for range paceCalls {
+			p.keep()
+		}
+		return p.due
+	}
+	first := turn()
+	if first < paceInterval {
+		t.Fatalf("the next one is due at %v", first)
+	}
+	if now := time.Since(epoch); first < now {
+		t.Fatalf("%v is over at %v", first, now)
+	}
+	p.due += time.Hour
+	if due := turn(); due != first+time.Hour {
+		t.Errorf("it was done at once again: %v, and then %v", first, due)
+	}
+	p.due = 0
+	if due := turn(); due <= first {
+		t.Errorf("it was not done when it was due: %v, and then %v", first, due)
+	}
+}

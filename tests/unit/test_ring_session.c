@@ -658,6 +658,46 @@ FS_TEST(ring_session, crews_shrink_when_all_is_quiet)
     ring_try_all(&rig);
 }
 
+static const struct mf__transport *usual;
+static _Atomic uint32_t wake_ups;
+
+static void count_wake_up(struct mf__channel *ch)
+{
+    atomic_fetch_add(&wake_ups, 1);
+    usual->wake(ch);
+}
+
+/* Readers that yield had better stay asleep: beside others' clients they would be owed what they wait for. */
+FS_TEST(ring_session, a_session_that_goes_to_sleep_wakes_nobody)
+{
+    struct mf__transport counting;
+    struct mf__channel *ch;
+    uint64_t ids[64];
+
+    fs_run(&rig);
+    ch = rig.s->rings[0];
+    mf__vk_set_cpu(rig.vk, 0);
+    for (int ms = 0; ms < 20000 && atomic_load(&ch->calling) == MF__CALL_ALWAYS; ms++) {
+        for (int i = 0; i < 64; i++)
+            ids[i] = fs_send_getattr(&rig, FS_FILE0);
+        for (int i = 0; i < 64; i++)
+            cr_assert_eq(fs_wait(&rig, ids[i]), 0);
+    }
+    cr_assert_neq(atomic_load(&ch->calling), MF__CALL_ALWAYS, "many fast requests have changed nothing");
+    FS_UNTIL(atomic_load(&rig.s->monitor_asleep)); /* with what had changed, perhaps */
+    usual = ch->ops;
+    counting = *usual;
+    counting.wake = count_wake_up;
+    ch->ops = &counting;
+    atomic_store(&ch->calling, MF__CALL_NEVER);
+    cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
+    FS_UNTIL(atomic_load(&rig.s->monitor_asleep)); /* that request has woken it */
+    cr_expect_eq(atomic_load(&ch->calling), MF__CALL_ALWAYS);
+    cr_expect_eq(atomic_load(&wake_ups), 0);
+    ch->ops = usual;
+    ring_try_all(&rig);
+}
+
 /* ---- beside the rings ------------------------------------------------------------------------------------ */
 
 /* By whichever readers serve it: on a slow machine they may become more than one. */
