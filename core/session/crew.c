@@ -120,7 +120,6 @@ static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf_
     c->base = base;
     c->most = s->opts.readers ? s->opts.readers : MF__AUTO_READERS;
     c->window = MF__CREW_WINDOW;
-    c->hold = MF__CREW_WINDOW;
     c->least_free = UINT32_MAX;
     atomic_init(&c->members, 0);
     atomic_init(&c->limit, base);

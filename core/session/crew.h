@@ -41,7 +41,6 @@ struct mf__crew {
     uint32_t calm_ticks;               /* in a row in which a member was free */
     uint64_t timed, slow;              /* handlers of its members, all in all */
     int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
-    uint32_t since, hold;              /* ticks: since answers were last allowed to wait or not; before it is tried */
     uint64_t ran_ns;                   /* CPU time of its members when that began */
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */

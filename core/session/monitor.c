@@ -14,12 +14,9 @@
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define MANY 16u          /* of a millisecond: an answer may be kept back until the next one is there */
-#define RARE 256          /* one in so many */
-#define MEAN_LOOKS 64     /* over which it is judged how many handlers wait */
-#define HOLD_TICKS 64u    /* before it is tried again, */
-#define HOLD_MAX 8192u    /* at most, where it went wrong */
-#define LONG_ENOUGH 128u  /* then it did not */
+#define MANY 16u /* of a millisecond: calling another reader before each is dear, and answers may wait for each other */
+#define RARE 256 /* one in so many */
+#define MEAN_LOOKS 64 /* over which it is judged how many handlers wait */
 #define LOOKS_BETWEEN 3u
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
 #define WINDOW_MAX 8192u /* ticks */
@@ -211,7 +208,7 @@ bool mf__handlers_wait(struct mf_session *s)
 /* And many requests come. */
 static bool fast(const struct mf__crew *c)
 {
-    return never_slow(c) && (c->ring ? atomic_load(&c->ring->calling) == MF__CALL_NEVER : c->fast_ticks >= FAST_TICKS);
+    return never_slow(c) && (c->fast_ticks >= FAST_TICKS);
 }
 
 /*
@@ -264,46 +261,19 @@ static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
     *mean += (off < 0 ? off - (MEAN_LOOKS - 1) : off) / MEAN_LOOKS; /* down to 0 */
 }
 
-static void set_calling(struct mf__crew *c, enum mf__calling calling)
+/* Before which handlers readers of a ring call another one: where answers may not wait any more, those that do go out. */
+static void judge_calling(struct mf__crew *c, bool many)
 {
-    enum mf__calling before = atomic_load(&c->ring->calling);
+    enum mf__calling now = atomic_load(&c->ring->calling), wanted = now;
 
-    atomic_store(&c->ring->calling, calling);
-    if (calling == MF__CALL_NEVER || before == MF__CALL_NEVER) {
-        c->since = c->fast_ticks = 0;
-        c->timed_mean = c->slow_mean = 0;
-    }
-}
-
-/* Whoever receives there submits what was held, if answers may not wait for each other any more. */
-static void change_calling(struct mf__crew *c, enum mf__calling calling)
-{
-    set_calling(c, calling);
+    if (many || (c->thin_ticks >= THIN_TICKS && c->timed_mean))
+        wanted = MF__CALL_SLOW;
+    else if (c->thin_ticks >= THIN_TICKS)
+        wanted = MF__CALL_ALWAYS;
+    if (wanted == now)
+        return;
+    atomic_store(&c->ring->calling, wanted);
     c->ring->ops->wake(c->ring);
-}
-
-/*
- * Answers on a ring may wait for each other while handlers return at once, but for a few. While each request calls another reader they keep each other from their CPU,
- * and handlers seem to take long: so it is tried again, seldom where that was wrong.
- */
-static void judge_calling(struct mf__crew *c, bool many, bool few_slow)
-{
-    enum mf__calling now = atomic_load(&c->ring->calling);
-    enum mf__calling thin = c->timed_mean ? MF__CALL_SLOW : MF__CALL_ALWAYS;
-
-    if (c->thin_ticks >= THIN_TICKS) {
-        if (now != thin)
-            change_calling(c, thin);
-    } else if (now == MF__CALL_NEVER) {
-        if (few_slow || c->since < FAST_TICKS)
-            return;
-        c->hold = c->since < LONG_ENOUGH && c->hold < HOLD_MAX ? 2 * c->hold : HOLD_TICKS;
-        change_calling(c, MF__CALL_SLOW);
-    } else if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold)) {
-        change_calling(c, MF__CALL_NEVER);
-    } else if (many && now == MF__CALL_ALWAYS) {
-        change_calling(c, MF__CALL_SLOW);
-    }
 }
 
 static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
@@ -315,9 +285,8 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks
     few_slow = c->slow_mean * MF__SLOW_LIMIT <= c->timed_mean;
     c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
     c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
-    c->since += ticks;
     if (c->ring)
-        judge_calling(c, many, few_slow);
+        judge_calling(c, many);
 }
 
 /* Nothing came, and somebody would take what comes; handlers return at once; they do, and few are called; the rest. */
@@ -384,8 +353,8 @@ static bool understaffed(struct mf_session *s)
 static void monitor_sleep(struct mf_session *s)
 {
     for (uint32_t i = 0; i < s->crew_count; i++) {
-        if (s->crews[i].ring && atomic_load(&s->crews[i].ring->calling) != MF__CALL_ALWAYS)
-            set_calling(&s->crews[i], MF__CALL_ALWAYS);
+        if (s->crews[i].ring)
+            atomic_store(&s->crews[i].ring->calling, MF__CALL_ALWAYS);
     }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);

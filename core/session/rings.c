@@ -84,6 +84,7 @@ static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, voi
     if (!s->rings)
         return -ENOMEM;
     s->ring_queues = queues;
+    mf__judge_unhandled(s);
     opts.others = count - 1;
     while (rc == 0 && s->ring_count < count) {
         opts.first_queue = opts.index = s->ring_count;

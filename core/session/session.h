@@ -382,6 +382,8 @@ bool mf__registry_has_reader(uint32_t tid);
 uint64_t mf__now_ns(void);
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot);
 void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns); /* it has returned */
+/* What no handler of the filesystem's answers does not wait. */
+void mf__judge_unhandled(struct mf_session *s);
 /* Has one in MF__SLOW_LIMIT handlers of this opcode, or more, been slow of late, or is that not known? */
 bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode);
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);

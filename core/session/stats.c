@@ -37,7 +37,7 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
     if (slot->row->reply == MF__REPLY_NEVER)
         mf__count(&r->stats.no_reply, 1);
     slot->received_ns = 0;
-    if (++r->sample % MF__LATENCY_SAMPLE == 0 && !(r->session->opts.flags & MF_OPT_NO_LATENCY))
+    if (++r->sample % MF__LATENCY_SAMPLE == 0)
         begin_timing(r, slot);
 }
 
@@ -51,6 +51,16 @@ static void judge_op(struct mf_session *s, uint32_t opcode, bool slow)
         after = before > MF__SLOW_LIMIT ? 2 * MF__SLOW_LIMIT : before + MF__SLOW_LIMIT;
     if (after != before)
         atomic_store_explicit(&s->slowness[opcode], after, memory_order_relaxed);
+}
+
+void mf__judge_unhandled(struct mf_session *s)
+{
+    for (uint32_t opcode = 0; opcode < MF_STATS_OPS; opcode++) {
+        uint8_t op = mf__opcode(opcode)->slot;
+
+        if (!op || !(s->implemented & (1ull << op)))
+            judge_op(s, opcode, false);
+    }
 }
 
 bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
@@ -112,7 +122,7 @@ void mf__count_reply(struct mf__slot *slot, int error, size_t bytes)
         add(&own->errors, &far->errors, inside, 1);
         add(&own->ops[op].errors, &far->ops[op].errors, inside, 1);
     }
-    if (slot->received_ns) {
+    if (slot->received_ns && !(r->session->opts.flags & MF_OPT_NO_LATENCY)) {
         uint32_t b = bucket_of(mf__now_ns() - slot->received_ns);
 
         add(&own->latency[b], &far->latency[b], inside, 1);

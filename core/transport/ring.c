@@ -196,14 +196,33 @@ static int go_on_registering(struct ring *r)
     return rc;
 }
 
+static bool known_fast(struct ring *r, uint32_t opcode)
+{
+    return r->opts.may_wait && !r->opts.may_wait(r->opts.user, opcode);
+}
+
+/* Of what comes next. Should another reader take it first, so much the better. */
+static bool next_is_fast(struct ring *r)
+{
+    const struct mf__cqe *cqe = &r->cqes[atomic_load_explicit(r->cq_head, memory_order_relaxed) & r->cq_mask];
+    uint64_t index = __atomic_load_n(&cqe->user_data, __ATOMIC_RELAXED);
+    struct fuse_in_header head;
+
+    if (index >= r->count || __atomic_load_n(&cqe->res, __ATOMIC_RELAXED) != 0)
+        return false;
+    memcpy(&head, r->entries[index].head->in_out, sizeof(head));
+    return known_fast(r, head.opcode);
+}
+
 /*
  * May an answer wait for the next one, so that one system call submits both? The handler of the next request runs
- * in between: only while handlers return at once, which the session says, and only if there is a next request.
+ * in between: only where many requests come, and this one's handler is known to return at once.
  */
 static bool may_hold(struct ring *r)
 {
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_NEVER &&
-           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW &&
+           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r) &&
+           next_is_fast(r);
 }
 
 static int submit_waiting(struct ring *r)
@@ -271,11 +290,8 @@ static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
 
 static bool another_must_wait(struct ring *r, const struct mf__io *got)
 {
-    switch (atomic_load_explicit(&r->ch.calling, memory_order_relaxed)) {
-    case MF__CALL_ALWAYS: return true;
-    case MF__CALL_SLOW: return !r->opts.may_wait || r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
-    default: return false;
-    }
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_ALWAYS ||
+           !known_fast(r, got->msg.hdr.opcode);
 }
 
 static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)

@@ -66,8 +66,7 @@ struct mf__transport {
 /* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
 enum mf__calling {
     MF__CALL_ALWAYS,
-    MF__CALL_SLOW, /* such as waited of late; for the others somebody looks from time to time */
-    MF__CALL_NEVER /* they return at once, so an answer may also be kept back until the next one is there */
+    MF__CALL_SLOW /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
 };
 
 struct mf__channel {

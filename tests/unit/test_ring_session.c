@@ -689,7 +689,7 @@ FS_TEST(ring_session, a_session_that_goes_to_sleep_wakes_nobody)
     counting = *usual;
     counting.wake = count_wake_up;
     ch->ops = &counting;
-    atomic_store(&ch->calling, MF__CALL_NEVER);
+    atomic_store(&ch->calling, MF__CALL_SLOW);
     cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
     FS_UNTIL(atomic_load(&rig.s->monitor_asleep)); /* that request has woken it */
     cr_expect_eq(atomic_load(&ch->calling), MF__CALL_ALWAYS);

@@ -2205,8 +2205,7 @@ struct mf__transport {
 /* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
 enum mf__calling {
     MF__CALL_ALWAYS,
-    MF__CALL_SLOW, /* such as waited of late; for the others somebody looks from time to time */
-    MF__CALL_NEVER /* they return at once, so an answer may also be kept back until the next one is there */
+    MF__CALL_SLOW /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
 };
 
 struct mf__channel {
@@ -2363,7 +2362,7 @@ struct mf__ring_opts {
     bool pool;                /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
     /* The kernel has taken the mount back to the device. Called on a thread that receives, with no lock held. */
     void (*refused)(void *user, int error);
-    /* May the handler of such a request wait? On the thread that received it; asked where MF__CALL_SLOW is in force. */
+    /* May the handler of such a request wait? Asked by threads that receive, where MF__CALL_SLOW is in force. */
     bool (*may_wait)(void *user, uint32_t opcode);
     void *user;
 };
@@ -2431,7 +2430,6 @@ struct mf__crew {
     uint32_t calm_ticks;               /* in a row in which a member was free */
     uint64_t timed, slow;              /* handlers of its members, all in all */
     int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
-    uint32_t since, hold;              /* ticks: since answers were last allowed to wait or not; before it is tried */
     uint64_t ran_ns;                   /* CPU time of its members when that began */
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
@@ -2829,6 +2827,8 @@ bool mf__registry_has_reader(uint32_t tid);
 uint64_t mf__now_ns(void);
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot);
 void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns); /* it has returned */
+/* What no handler of the filesystem's answers does not wait. */
+void mf__judge_unhandled(struct mf_session *s);
 /* Has one in MF__SLOW_LIMIT handlers of this opcode, or more, been slow of late, or is that not known? */
 bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode);
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
@@ -6689,7 +6689,6 @@ static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf_
     c->base = base;
     c->most = s->opts.readers ? s->opts.readers : MF__AUTO_READERS;
     c->window = MF__CREW_WINDOW;
-    c->hold = MF__CREW_WINDOW;
     c->least_free = UINT32_MAX;
     atomic_init(&c->members, 0);
     atomic_init(&c->limit, base);
@@ -7385,12 +7384,9 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define MANY 16u          /* of a millisecond: an answer may be kept back until the next one is there */
+#define MANY 16u          /* of a millisecond: calling another reader before each is dear, and answers may wait for each other */
 #define RARE 256          /* one in so many */
 #define MEAN_LOOKS 64     /* over which it is judged how many handlers wait */
-#define HOLD_TICKS 64u    /* before it is tried again, */
-#define HOLD_MAX 8192u    /* at most, where it went wrong */
-#define LONG_ENOUGH 128u  /* then it did not */
 #define LOOKS_BETWEEN 3u
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
 #define WINDOW_MAX 8192u /* ticks */
@@ -7582,7 +7578,7 @@ bool mf__handlers_wait(struct mf_session *s)
 /* And many requests come. */
 static bool fast(const struct mf__crew *c)
 {
-    return never_slow(c) && (c->ring ? atomic_load(&c->ring->calling) == MF__CALL_NEVER : c->fast_ticks >= FAST_TICKS);
+    return never_slow(c) && (c->fast_ticks >= FAST_TICKS);
 }
 
 /*
@@ -7635,46 +7631,19 @@ static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
     *mean += (off < 0 ? off - (MEAN_LOOKS - 1) : off) / MEAN_LOOKS; /* down to 0 */
 }
 
-static void set_calling(struct mf__crew *c, enum mf__calling calling)
+/* Before which handlers readers of a ring call another one: where answers may not wait any more, those that do go out. */
+static void judge_calling(struct mf__crew *c, bool many)
 {
-    enum mf__calling before = atomic_load(&c->ring->calling);
+    enum mf__calling now = atomic_load(&c->ring->calling), wanted = now;
 
-    atomic_store(&c->ring->calling, calling);
-    if (calling == MF__CALL_NEVER || before == MF__CALL_NEVER) {
-        c->since = c->fast_ticks = 0;
-        c->timed_mean = c->slow_mean = 0;
-    }
-}
-
-/* Whoever receives there submits what was held, if answers may not wait for each other any more. */
-static void change_calling(struct mf__crew *c, enum mf__calling calling)
-{
-    set_calling(c, calling);
+    if (many || (c->thin_ticks >= THIN_TICKS && c->timed_mean))
+        wanted = MF__CALL_SLOW;
+    else if (c->thin_ticks >= THIN_TICKS)
+        wanted = MF__CALL_ALWAYS;
+    if (wanted == now)
+        return;
+    atomic_store(&c->ring->calling, wanted);
     c->ring->ops->wake(c->ring);
-}
-
-/*
- * Answers on a ring may wait for each other while handlers return at once, but for a few. While each request calls another reader they keep each other from their CPU,
- * and handlers seem to take long: so it is tried again, seldom where that was wrong.
- */
-static void judge_calling(struct mf__crew *c, bool many, bool few_slow)
-{
-    enum mf__calling now = atomic_load(&c->ring->calling);
-    enum mf__calling thin = c->timed_mean ? MF__CALL_SLOW : MF__CALL_ALWAYS;
-
-    if (c->thin_ticks >= THIN_TICKS) {
-        if (now != thin)
-            change_calling(c, thin);
-    } else if (now == MF__CALL_NEVER) {
-        if (few_slow || c->since < FAST_TICKS)
-            return;
-        c->hold = c->since < LONG_ENOUGH && c->hold < HOLD_MAX ? 2 * c->hold : HOLD_TICKS;
-        change_calling(c, MF__CALL_SLOW);
-    } else if (c->fast_ticks >= FAST_TICKS || (many && c->since > c->hold)) {
-        change_calling(c, MF__CALL_NEVER);
-    } else if (many && now == MF__CALL_ALWAYS) {
-        change_calling(c, MF__CALL_SLOW);
-    }
 }
 
 static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks)
@@ -7686,9 +7655,8 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks
     few_slow = c->slow_mean * MF__SLOW_LIMIT <= c->timed_mean;
     c->fast_ticks = many && few_slow ? c->fast_ticks + ticks : 0;
     c->thin_ticks = many ? 0 : c->thin_ticks + ticks;
-    c->since += ticks;
     if (c->ring)
-        judge_calling(c, many, few_slow);
+        judge_calling(c, many);
 }
 
 /* Nothing came, and somebody would take what comes; handlers return at once; they do, and few are called; the rest. */
@@ -7755,8 +7723,8 @@ static bool understaffed(struct mf_session *s)
 static void monitor_sleep(struct mf_session *s)
 {
     for (uint32_t i = 0; i < s->crew_count; i++) {
-        if (s->crews[i].ring && atomic_load(&s->crews[i].ring->calling) != MF__CALL_ALWAYS)
-            set_calling(&s->crews[i], MF__CALL_ALWAYS);
+        if (s->crews[i].ring)
+            atomic_store(&s->crews[i].ring->calling, MF__CALL_ALWAYS);
     }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
@@ -7862,11 +7830,8 @@ void mf__monitor_stop(struct mf_session *s)
 #undef FAST_TICKS
 #undef FAST_TICK_NS
 #undef FEW_PER_MEMBER
-#undef HOLD_MAX
-#undef HOLD_TICKS
 #undef LATE_NS
 #undef LONGEST_TICK_NS
-#undef LONG_ENOUGH
 #undef LOOKS_BETWEEN
 #undef MANY
 #undef MEAN_LOOKS
@@ -9566,6 +9531,7 @@ static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, voi
     if (!s->rings)
         return -ENOMEM;
     s->ring_queues = queues;
+    mf__judge_unhandled(s);
     opts.others = count - 1;
     while (rc == 0 && s->ring_count < count) {
         opts.first_queue = opts.index = s->ring_count;
@@ -10060,7 +10026,7 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
     if (slot->row->reply == MF__REPLY_NEVER)
         mf__count(&r->stats.no_reply, 1);
     slot->received_ns = 0;
-    if (++r->sample % MF__LATENCY_SAMPLE == 0 && !(r->session->opts.flags & MF_OPT_NO_LATENCY))
+    if (++r->sample % MF__LATENCY_SAMPLE == 0)
         begin_timing(r, slot);
 }
 
@@ -10074,6 +10040,16 @@ static void judge_op(struct mf_session *s, uint32_t opcode, bool slow)
         after = before > MF__SLOW_LIMIT ? 2 * MF__SLOW_LIMIT : before + MF__SLOW_LIMIT;
     if (after != before)
         atomic_store_explicit(&s->slowness[opcode], after, memory_order_relaxed);
+}
+
+void mf__judge_unhandled(struct mf_session *s)
+{
+    for (uint32_t opcode = 0; opcode < MF_STATS_OPS; opcode++) {
+        uint8_t op = mf__opcode(opcode)->slot;
+
+        if (!op || !(s->implemented & (1ull << op)))
+            judge_op(s, opcode, false);
+    }
 }
 
 bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
@@ -10135,7 +10111,7 @@ void mf__count_reply(struct mf__slot *slot, int error, size_t bytes)
         session_stats_add(&own->errors, &far->errors, inside, 1);
         session_stats_add(&own->ops[op].errors, &far->ops[op].errors, inside, 1);
     }
-    if (slot->received_ns) {
+    if (slot->received_ns && !(r->session->opts.flags & MF_OPT_NO_LATENCY)) {
         uint32_t b = bucket_of(mf__now_ns() - slot->received_ns);
 
         session_stats_add(&own->latency[b], &far->latency[b], inside, 1);
@@ -11885,14 +11861,33 @@ static int go_on_registering(struct ring *r)
     return rc;
 }
 
+static bool known_fast(struct ring *r, uint32_t opcode)
+{
+    return r->opts.may_wait && !r->opts.may_wait(r->opts.user, opcode);
+}
+
+/* Of what comes next. Should another reader take it first, so much the better. */
+static bool next_is_fast(struct ring *r)
+{
+    const struct mf__cqe *cqe = &r->cqes[atomic_load_explicit(r->cq_head, memory_order_relaxed) & r->cq_mask];
+    uint64_t index = __atomic_load_n(&cqe->user_data, __ATOMIC_RELAXED);
+    struct fuse_in_header head;
+
+    if (index >= r->count || __atomic_load_n(&cqe->res, __ATOMIC_RELAXED) != 0)
+        return false;
+    memcpy(&head, r->entries[index].head->in_out, sizeof(head));
+    return known_fast(r, head.opcode);
+}
+
 /*
  * May an answer wait for the next one, so that one system call submits both? The handler of the next request runs
- * in between: only while handlers return at once, which the session says, and only if there is a next request.
+ * in between: only where many requests come, and this one's handler is known to return at once.
  */
 static bool may_hold(struct ring *r)
 {
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_NEVER &&
-           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW &&
+           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r) &&
+           next_is_fast(r);
 }
 
 static int submit_waiting(struct ring *r)
@@ -11960,11 +11955,8 @@ static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
 
 static bool another_must_wait(struct ring *r, const struct mf__io *got)
 {
-    switch (atomic_load_explicit(&r->ch.calling, memory_order_relaxed)) {
-    case MF__CALL_ALWAYS: return true;
-    case MF__CALL_SLOW: return !r->opts.may_wait || r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
-    default: return false;
-    }
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_ALWAYS ||
+           !known_fast(r, got->msg.hdr.opcode);
 }
 
 static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
