@@ -309,6 +309,8 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
     uint32_t more;
 
     look(s, c, &v);
+    if (c->ring)
+        mf__ring_look(c->ring);
     if (v.requests > c->requests) /* else nothing came, or a member has gone with its count */
         v.served = v.requests - c->requests;
     v.rate = v.served / ticks;
@@ -345,6 +347,16 @@ static bool understaffed(struct mf_session *s)
 }
 
 /*
+ * From now on nobody looks whether a reader that took a request, and called nobody for it, is long in its handler. One that
+ * takes its first request later sees that the monitor sleeps.
+ */
+static void call_followers(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        mf__ring_call(s->rings[i]);
+}
+
+/*
  * Followers that watch may sleep, too: they see it at their next look. Nothing is held now, and nobody is to be woken for
  * it: one that yields and is kept waiting for its CPU, by others' clients, say, while it has next to nothing to do there,
  * is owed that time from then on. The scheduler would let it run after each request of its own clients for as long as
@@ -358,6 +370,7 @@ static void monitor_sleep(struct mf_session *s)
     }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
+    call_followers(s);
     while (atomic_load(&s->monitor_asleep) && !atomic_load(&s->monitor_end) && !understaffed(s))
         pthread_cond_wait(&s->monitor_cond, &s->monitor_lock);
     atomic_store(&s->monitor_asleep, 0);

@@ -312,7 +312,7 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
             rc = await(r);
     } while (rc == 0);
     if (rc < 0 || another_must_wait(r, spare))
-        mf__ring_call(r);
+        mf__ring_call(ch);
     if (rc > 0)
         *got = spare;
     return rc > 0 ? 0 : rc;

@@ -65,6 +65,14 @@ struct mf__ring_counts {
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
 
+/* Let an idle thread of the ring wait for completions, unless somebody does, or will before he waits for anything else. */
+void mf__ring_call(struct mf__channel *ch);
+/*
+ * Call one if it should have been: nobody has taken what was there already at the last look. From one thread, every some
+ * milliseconds while requests come; the threads of the ring themselves look where that was not in vain of late.
+ */
+void mf__ring_look(struct mf__channel *ch);
+
 /* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
 

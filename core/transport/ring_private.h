@@ -15,9 +15,8 @@
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
 #define TRIES 100u
 #define IDLE_WATCH_NS 1000000
-#define WATCH_NS 200000       /* within which a handler that waits is found among such as return at once */
-#define CALM_WATCH_NS 2500000 /* where none was for long: each look may delay a request by some microseconds */
-#define PATIENCE 256u         /* looks that found none */
+#define WATCH_NS 200000 /* within which a handler that waits is found among such as return at once */
+#define PATIENCE 256u   /* looks that found none: each may delay a request by some microseconds */
 
 #ifdef __SANITIZE_THREAD__
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
@@ -81,9 +80,10 @@ struct ring {
     _Atomic uint32_t followers;                /* threads that wait to be that one */
     pthread_mutex_t follow;
     pthread_cond_t called;
-    uint32_t calls;      /* under that lock: followers that may go */
-    bool watched;        /* likewise: one of them looks from time to time, */
-    uint32_t vain_looks; /* since a look found a request that nobody took */
+    uint32_t calls;              /* under that lock: followers that may go */
+    bool watched;                /* likewise: one of them looks from time to time, */
+    _Atomic uint32_t vain_looks; /* since a look found a request that nobody took */
+    uint32_t head_then;          /* at the last look from elsewhere */
 };
 
 static inline struct ring *ring_of(struct mf__channel *ch)
@@ -136,8 +136,6 @@ void mf__ring_nudge(struct ring *r);  /* the same for answers that wait, from a 
 void mf__ring_unlock(struct ring *r); /* instead of pthread_mutex_unlock() on `submit` */
 /* Wait to be called, while somebody waits for completions already. */
 void mf__ring_follow(struct ring *r);
-/* Let a follower wait for completions, unless somebody does, or will before he waits for anything else. */
-void mf__ring_call(struct ring *r);
 
 /* ---- ring_make.c ----------------------------------------------------------------------------------- */
 

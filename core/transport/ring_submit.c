@@ -232,8 +232,10 @@ int mf__ring_commit_waiting(struct ring *r)
     return rc;
 }
 
-void mf__ring_call(struct ring *r)
+void mf__ring_call(struct mf__channel *ch)
 {
+    struct ring *r = ring_of(ch);
+
     if (atomic_load(&r->followers) == 0 || atomic_load(&r->led))
         return;
     pthread_mutex_lock(&r->follow);
@@ -244,12 +246,30 @@ void mf__ring_call(struct ring *r)
     pthread_cond_signal(&r->called);
 }
 
-/* One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? */
+/*
+ * One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? Where
+ * many looks were in vain that is left to a thread that looks anyway, see mf__ring_look().
+ */
 struct watch {
     bool mine;
     uint32_t head; /* at the last look */
     long wait_ns;  /* until the next */
 };
+
+/* Has nobody taken a request since the last look, nor waits for one, although there is something to do? */
+static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
+{
+    if (head != head_then || atomic_load(&r->led) || !(anything_completed(r) || atomic_load(&r->waiting)))
+        return false;
+    count_one(&r->counts.blocked);
+    atomic_store(&r->vain_looks, 0);
+    return true;
+}
+
+static bool followers_look(struct ring *r)
+{
+    return atomic_load(&r->ch.calling) != MF__CALL_ALWAYS && atomic_load(&r->vain_looks) < PATIENCE;
+}
 
 /* With the lock held. Whether to go. */
 static bool look_after(struct ring *r, struct watch *w)
@@ -264,15 +284,10 @@ static bool look_after(struct ring *r, struct watch *w)
     if (pthread_cond_timedwait(&r->called, &r->follow, &until) == 0)
         return false;
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
-    if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting))) {
-        count_one(&r->counts.blocked);
-        r->vain_looks = 0;
+    if (left_alone(r, head, w->head))
         return true;
-    }
-    if (++r->vain_looks >= PATIENCE)
-        w->wait_ns = CALM_WATCH_NS;
-    else
-        w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
+    atomic_fetch_add(&r->vain_looks, 1);
+    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
     w->head = head;
     return false;
 }
@@ -286,7 +301,7 @@ void mf__ring_follow(struct ring *r)
     pthread_mutex_lock(&r->follow);
     atomic_fetch_add(&r->followers, 1);
     while (r->calls == 0) {
-        bool watch = atomic_load(&r->ch.calling) != MF__CALL_ALWAYS;
+        bool watch = followers_look(r);
 
         if (!r->watched)
             w.mine = r->watched = true;
@@ -307,6 +322,16 @@ void mf__ring_follow(struct ring *r)
     }
     pthread_mutex_unlock(&r->follow);
     pthread_setcancelstate(cancel, NULL);
+}
+
+void mf__ring_look(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
+
+    if (atomic_load(&r->followers) && !followers_look(r) && left_alone(r, head, r->head_then))
+        mf__ring_call(ch);
+    r->head_then = head;
 }
 
 /* How it is to be done has changed. */
@@ -362,7 +387,7 @@ void mf__ring_nudge(struct ring *r)
         return;
     count_one(&r->counts.nudges);
     send_wake_up(r);
-    mf__ring_call(r);
+    mf__ring_call(&r->ch);
 }
 
 void mf__ring_wake(struct mf__channel *ch)
@@ -370,7 +395,7 @@ void mf__ring_wake(struct mf__channel *ch)
     struct ring *r = ring_of(ch);
 
     send_wake_up(r);
-    mf__ring_call(r);
+    mf__ring_call(&r->ch);
     tell_followers(r);
 }
 

@@ -819,6 +819,29 @@ Test(ring_channel, before_others_nobody_is_called_and_yet_nobody_held_up)
     cr_expect_eq(found_out(MF__CALL_SLOW), 2);
 }
 
+/* Where that was in vain for long they leave it to others. */
+Test(ring_channel, whoever_looks_from_elsewhere_calls_a_follower)
+{
+    struct mf__ring_counts n;
+    struct asker askers[2];
+
+    start_receivers();
+    atomic_store(&ring->calling, MF__CALL_SLOW);
+    ring->ops->wake(ring);
+    usleep(1000000); /* 256 looks of 1 ms at most */
+    for (uint32_t i = 0; i < 2; i++)
+        ask_access(&askers[i]);
+    cr_expect(within(5000, 1));
+    usleep(50000);
+    cr_expect_eq(atomic_load(&in_hand), 1, "a follower has looked");
+    for (int i = 0; i < 1000 && atomic_load(&in_hand) < 2; i++, usleep(1000))
+        mf__ring_look(ring);
+    cr_expect_eq(atomic_load(&in_hand), 2);
+    mf__ring_counts(ring, &n);
+    cr_expect_eq(n.blocked, 1);
+    end_receivers(askers, 2);
+}
+
 Test(ring_channel, while_handlers_return_at_once_one_does_it_all)
 {
     struct asker askers[3];

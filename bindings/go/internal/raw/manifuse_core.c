@@ -2388,6 +2388,14 @@ struct mf__ring_counts {
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
 
+/* Let an idle thread of the ring wait for completions, unless somebody does, or will before he waits for anything else. */
+void mf__ring_call(struct mf__channel *ch);
+/*
+ * Call one if it should have been: nobody has taken what was there already at the last look. From one thread, every some
+ * milliseconds while requests come; the threads of the ring themselves look where that was not in vain of late.
+ */
+void mf__ring_look(struct mf__channel *ch);
+
 /* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
 
@@ -7384,9 +7392,9 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define MANY 16u          /* of a millisecond: calling another reader before each is dear, and answers may wait for each other */
-#define RARE 256          /* one in so many */
-#define MEAN_LOOKS 64     /* over which it is judged how many handlers wait */
+#define MANY 16u /* of a millisecond: calling another reader before each is dear, and answers may wait for each other */
+#define RARE 256 /* one in so many */
+#define MEAN_LOOKS 64 /* over which it is judged how many handlers wait */
 #define LOOKS_BETWEEN 3u
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
 #define WINDOW_MAX 8192u /* ticks */
@@ -7679,6 +7687,8 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
     uint32_t more;
 
     look(s, c, &v);
+    if (c->ring)
+        mf__ring_look(c->ring);
     if (v.requests > c->requests) /* else nothing came, or a member has gone with its count */
         v.served = v.requests - c->requests;
     v.rate = v.served / ticks;
@@ -7715,6 +7725,16 @@ static bool understaffed(struct mf_session *s)
 }
 
 /*
+ * From now on nobody looks whether a reader that took a request, and called nobody for it, is long in its handler. One that
+ * takes its first request later sees that the monitor sleeps.
+ */
+static void call_followers(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        mf__ring_call(s->rings[i]);
+}
+
+/*
  * Followers that watch may sleep, too: they see it at their next look. Nothing is held now, and nobody is to be woken for
  * it: one that yields and is kept waiting for its CPU, by others' clients, say, while it has next to nothing to do there,
  * is owed that time from then on. The scheduler would let it run after each request of its own clients for as long as
@@ -7728,6 +7748,7 @@ static void monitor_sleep(struct mf_session *s)
     }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
+    call_followers(s);
     while (atomic_load(&s->monitor_asleep) && !atomic_load(&s->monitor_end) && !understaffed(s))
         pthread_cond_wait(&s->monitor_cond, &s->monitor_lock);
     atomic_store(&s->monitor_asleep, 0);
@@ -11565,9 +11586,8 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
 #define TRIES 100u
 #define IDLE_WATCH_NS 1000000
-#define WATCH_NS 200000       /* within which a handler that waits is found among such as return at once */
-#define CALM_WATCH_NS 2500000 /* where none was for long: each look may delay a request by some microseconds */
-#define PATIENCE 256u         /* looks that found none */
+#define WATCH_NS 200000 /* within which a handler that waits is found among such as return at once */
+#define PATIENCE 256u   /* looks that found none: each may delay a request by some microseconds */
 
 #ifdef __SANITIZE_THREAD__
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
@@ -11631,9 +11651,10 @@ struct ring {
     _Atomic uint32_t followers;                /* threads that wait to be that one */
     pthread_mutex_t follow;
     pthread_cond_t called;
-    uint32_t calls;      /* under that lock: followers that may go */
-    bool watched;        /* likewise: one of them looks from time to time, */
-    uint32_t vain_looks; /* since a look found a request that nobody took */
+    uint32_t calls;              /* under that lock: followers that may go */
+    bool watched;                /* likewise: one of them looks from time to time, */
+    _Atomic uint32_t vain_looks; /* since a look found a request that nobody took */
+    uint32_t head_then;          /* at the last look from elsewhere */
 };
 
 static inline struct ring *ring_of(struct mf__channel *ch)
@@ -11686,8 +11707,6 @@ void mf__ring_nudge(struct ring *r);  /* the same for answers that wait, from a 
 void mf__ring_unlock(struct ring *r); /* instead of pthread_mutex_unlock() on `submit` */
 /* Wait to be called, while somebody waits for completions already. */
 void mf__ring_follow(struct ring *r);
-/* Let a follower wait for completions, unless somebody does, or will before he waits for anything else. */
-void mf__ring_call(struct ring *r);
 
 /* ---- ring_make.c ----------------------------------------------------------------------------------- */
 
@@ -11977,7 +11996,7 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
             rc = await(r);
     } while (rc == 0);
     if (rc < 0 || another_must_wait(r, spare))
-        mf__ring_call(r);
+        mf__ring_call(ch);
     if (rc > 0)
         *got = spare;
     return rc > 0 ? 0 : rc;
@@ -12512,8 +12531,10 @@ int mf__ring_commit_waiting(struct ring *r)
     return rc;
 }
 
-void mf__ring_call(struct ring *r)
+void mf__ring_call(struct mf__channel *ch)
 {
+    struct ring *r = ring_of(ch);
+
     if (atomic_load(&r->followers) == 0 || atomic_load(&r->led))
         return;
     pthread_mutex_lock(&r->follow);
@@ -12524,12 +12545,30 @@ void mf__ring_call(struct ring *r)
     pthread_cond_signal(&r->called);
 }
 
-/* One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? */
+/*
+ * One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? Where
+ * many looks were in vain that is left to a thread that looks anyway, see mf__ring_look().
+ */
 struct transport_ring_submit_watch {
     bool mine;
     uint32_t head; /* at the last look */
     long wait_ns;  /* until the next */
 };
+
+/* Has nobody taken a request since the last look, nor waits for one, although there is something to do? */
+static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
+{
+    if (head != head_then || atomic_load(&r->led) || !(anything_completed(r) || atomic_load(&r->waiting)))
+        return false;
+    count_one(&r->counts.blocked);
+    atomic_store(&r->vain_looks, 0);
+    return true;
+}
+
+static bool followers_look(struct ring *r)
+{
+    return atomic_load(&r->ch.calling) != MF__CALL_ALWAYS && atomic_load(&r->vain_looks) < PATIENCE;
+}
 
 /* With the lock held. Whether to go. */
 static bool look_after(struct ring *r, struct transport_ring_submit_watch *w)
@@ -12544,15 +12583,10 @@ static bool look_after(struct ring *r, struct transport_ring_submit_watch *w)
     if (pthread_cond_timedwait(&r->called, &r->follow, &until) == 0)
         return false;
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
-    if (head == w->head && !atomic_load(&r->led) && (anything_completed(r) || atomic_load(&r->waiting))) {
-        count_one(&r->counts.blocked);
-        r->vain_looks = 0;
+    if (left_alone(r, head, w->head))
         return true;
-    }
-    if (++r->vain_looks >= PATIENCE)
-        w->wait_ns = CALM_WATCH_NS;
-    else
-        w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
+    atomic_fetch_add(&r->vain_looks, 1);
+    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
     w->head = head;
     return false;
 }
@@ -12566,7 +12600,7 @@ void mf__ring_follow(struct ring *r)
     pthread_mutex_lock(&r->follow);
     atomic_fetch_add(&r->followers, 1);
     while (r->calls == 0) {
-        bool transport_ring_submit_watch = atomic_load(&r->ch.calling) != MF__CALL_ALWAYS;
+        bool transport_ring_submit_watch = followers_look(r);
 
         if (!r->watched)
             w.mine = r->watched = true;
@@ -12587,6 +12621,16 @@ void mf__ring_follow(struct ring *r)
     }
     pthread_mutex_unlock(&r->follow);
     pthread_setcancelstate(cancel, NULL);
+}
+
+void mf__ring_look(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
+
+    if (atomic_load(&r->followers) && !followers_look(r) && left_alone(r, head, r->head_then))
+        mf__ring_call(ch);
+    r->head_then = head;
 }
 
 /* How it is to be done has changed. */
@@ -12642,7 +12686,7 @@ void mf__ring_nudge(struct ring *r)
         return;
     count_one(&r->counts.nudges);
     send_wake_up(r);
-    mf__ring_call(r);
+    mf__ring_call(&r->ch);
 }
 
 void mf__ring_wake(struct mf__channel *ch)
@@ -12650,7 +12694,7 @@ void mf__ring_wake(struct mf__channel *ch)
     struct ring *r = ring_of(ch);
 
     send_wake_up(r);
-    mf__ring_call(r);
+    mf__ring_call(&r->ch);
     tell_followers(r);
 }
 
