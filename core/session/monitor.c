@@ -14,7 +14,7 @@
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define MANY 16u /* of a millisecond: calling another reader before each is dear, and answers may wait for each other */
+#define MANY 16u /* of a millisecond: another reader is not called before each, and answers may wait for each other */
 #define RARE 256 /* one in so many */
 #define MEAN_LOOKS 64 /* over which it is judged how many handlers wait */
 #define LOOKS_BETWEEN 3u
@@ -208,7 +208,7 @@ bool mf__handlers_wait(struct mf_session *s)
 /* And many requests come. */
 static bool fast(const struct mf__crew *c)
 {
-    return never_slow(c) && (c->fast_ticks >= FAST_TICKS);
+    return never_slow(c) && c->fast_ticks >= FAST_TICKS;
 }
 
 /*

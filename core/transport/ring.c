@@ -196,33 +196,14 @@ static int go_on_registering(struct ring *r)
     return rc;
 }
 
-static bool known_fast(struct ring *r, uint32_t opcode)
-{
-    return r->opts.may_wait && !r->opts.may_wait(r->opts.user, opcode);
-}
-
-/* Of what comes next. Should another reader take it first, so much the better. */
-static bool next_is_fast(struct ring *r)
-{
-    const struct mf__cqe *cqe = &r->cqes[atomic_load_explicit(r->cq_head, memory_order_relaxed) & r->cq_mask];
-    uint64_t index = __atomic_load_n(&cqe->user_data, __ATOMIC_RELAXED);
-    struct fuse_in_header head;
-
-    if (index >= r->count || __atomic_load_n(&cqe->res, __ATOMIC_RELAXED) != 0)
-        return false;
-    memcpy(&head, r->entries[index].head->in_out, sizeof(head));
-    return known_fast(r, head.opcode);
-}
-
 /*
- * May an answer wait for the next one, so that one system call submits both? The handler of the next request runs
- * in between: only where many requests come, and this one's handler is known to return at once.
+ * May an answer wait for the next one, so that one system call submits both? Only where many requests come and there is a
+ * next one. Should its handler be one that may wait, it goes out before that.
  */
 static bool may_hold(struct ring *r)
 {
     return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW &&
-           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r) &&
-           next_is_fast(r);
+           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
 }
 
 static int submit_waiting(struct ring *r)
@@ -258,7 +239,7 @@ static int await(struct ring *r)
 {
     int rc;
 
-    /* Kept back for a request that another one took, who may be long in its handler. */
+    /* Kept back for a request that another one took. */
     if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
         return submit_waiting(r);
     if (atomic_exchange(&r->led, true)) {
@@ -290,8 +271,11 @@ static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
 
 static bool another_must_wait(struct ring *r, const struct mf__io *got)
 {
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_ALWAYS ||
-           !known_fast(r, got->msg.hdr.opcode);
+    if (!atomic_load_explicit(&r->followers, memory_order_relaxed) &&
+        !atomic_load_explicit(&r->waiting, memory_order_relaxed))
+        return false; /* there is nobody to call, and nothing to submit */
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_ALWAYS || !r->opts.may_wait ||
+           r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
 }
 
 static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
@@ -311,8 +295,11 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
         else if (rc == 0 && may_wait(r))
             rc = await(r);
     } while (rc == 0);
-    if (rc < 0 || another_must_wait(r, spare))
+    if (rc < 0 || another_must_wait(r, spare)) {
+        if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
+            (void)mf__ring_commit_waiting(r); /* what fails waits for the next one who comes here */
         mf__ring_call(ch);
+    }
     if (rc > 0)
         *got = spare;
     return rc > 0 ? 0 : rc;

@@ -39,7 +39,7 @@ struct mf__ring_opts {
     bool pool;                /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
     /* The kernel has taken the mount back to the device. Called on a thread that receives, with no lock held. */
     void (*refused)(void *user, int error);
-    /* May the handler of such a request wait? Asked by threads that receive, where MF__CALL_SLOW is in force. */
+    /* May the handler of such a request wait? On the thread that received it; asked where MF__CALL_SLOW is in force. */
     bool (*may_wait)(void *user, uint32_t opcode);
     void *user;
 };

@@ -2362,7 +2362,7 @@ struct mf__ring_opts {
     bool pool;                /* 7.46: payloads lie in a pool of their queue, at an offset that the kernel says */
     /* The kernel has taken the mount back to the device. Called on a thread that receives, with no lock held. */
     void (*refused)(void *user, int error);
-    /* May the handler of such a request wait? Asked by threads that receive, where MF__CALL_SLOW is in force. */
+    /* May the handler of such a request wait? On the thread that received it; asked where MF__CALL_SLOW is in force. */
     bool (*may_wait)(void *user, uint32_t opcode);
     void *user;
 };
@@ -7392,7 +7392,7 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 
 #define TICK_NS 1000000
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
-#define MANY 16u /* of a millisecond: calling another reader before each is dear, and answers may wait for each other */
+#define MANY 16u /* of a millisecond: another reader is not called before each, and answers may wait for each other */
 #define RARE 256 /* one in so many */
 #define MEAN_LOOKS 64 /* over which it is judged how many handlers wait */
 #define LOOKS_BETWEEN 3u
@@ -7586,7 +7586,7 @@ bool mf__handlers_wait(struct mf_session *s)
 /* And many requests come. */
 static bool fast(const struct mf__crew *c)
 {
-    return never_slow(c) && (c->fast_ticks >= FAST_TICKS);
+    return never_slow(c) && c->fast_ticks >= FAST_TICKS;
 }
 
 /*
@@ -11880,33 +11880,14 @@ static int go_on_registering(struct ring *r)
     return rc;
 }
 
-static bool known_fast(struct ring *r, uint32_t opcode)
-{
-    return r->opts.may_wait && !r->opts.may_wait(r->opts.user, opcode);
-}
-
-/* Of what comes next. Should another reader take it first, so much the better. */
-static bool next_is_fast(struct ring *r)
-{
-    const struct mf__cqe *cqe = &r->cqes[atomic_load_explicit(r->cq_head, memory_order_relaxed) & r->cq_mask];
-    uint64_t index = __atomic_load_n(&cqe->user_data, __ATOMIC_RELAXED);
-    struct fuse_in_header head;
-
-    if (index >= r->count || __atomic_load_n(&cqe->res, __ATOMIC_RELAXED) != 0)
-        return false;
-    memcpy(&head, r->entries[index].head->in_out, sizeof(head));
-    return known_fast(r, head.opcode);
-}
-
 /*
- * May an answer wait for the next one, so that one system call submits both? The handler of the next request runs
- * in between: only where many requests come, and this one's handler is known to return at once.
+ * May an answer wait for the next one, so that one system call submits both? Only where many requests come and there is a
+ * next one. Should its handler be one that may wait, it goes out before that.
  */
 static bool may_hold(struct ring *r)
 {
     return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW &&
-           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r) &&
-           next_is_fast(r);
+           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
 }
 
 static int submit_waiting(struct ring *r)
@@ -11942,7 +11923,7 @@ static int await(struct ring *r)
 {
     int rc;
 
-    /* Kept back for a request that another one took, who may be long in its handler. */
+    /* Kept back for a request that another one took. */
     if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
         return submit_waiting(r);
     if (atomic_exchange(&r->led, true)) {
@@ -11974,8 +11955,11 @@ static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
 
 static bool another_must_wait(struct ring *r, const struct mf__io *got)
 {
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_ALWAYS ||
-           !known_fast(r, got->msg.hdr.opcode);
+    if (!atomic_load_explicit(&r->followers, memory_order_relaxed) &&
+        !atomic_load_explicit(&r->waiting, memory_order_relaxed))
+        return false; /* there is nobody to call, and nothing to submit */
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_ALWAYS || !r->opts.may_wait ||
+           r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
 }
 
 static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
@@ -11995,8 +11979,11 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
         else if (rc == 0 && transport_ring_may_wait(r))
             rc = await(r);
     } while (rc == 0);
-    if (rc < 0 || another_must_wait(r, spare))
+    if (rc < 0 || another_must_wait(r, spare)) {
+        if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
+            (void)mf__ring_commit_waiting(r); /* what fails waits for the next one who comes here */
         mf__ring_call(ch);
+    }
     if (rc > 0)
         *got = spare;
     return rc > 0 ? 0 : rc;
