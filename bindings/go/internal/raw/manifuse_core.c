@@ -11955,8 +11955,7 @@ static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
 
 static bool another_must_wait(struct ring *r, const struct mf__io *got)
 {
-    if (!atomic_load_explicit(&r->followers, memory_order_relaxed) &&
-        !atomic_load_explicit(&r->waiting, memory_order_relaxed))
+    if (!atomic_load(&r->followers) && !atomic_load_explicit(&r->waiting, memory_order_relaxed))
         return false; /* there is nobody to call, and nothing to submit */
     return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_ALWAYS || !r->opts.may_wait ||
            r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
