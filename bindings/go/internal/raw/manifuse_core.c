@@ -8683,6 +8683,7 @@ void mf__placement_resume(struct mf_session *s)
     if (!atomic_load(&s->place_mode))
         return;
     look_at_waits(s, 0, &w);
+    look_at_rings(s, &w);
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
         run_as_others(s, &w, mf__now_ns() - s->place.since_ns);
     if (atomic_load(&s->place_mode) == MF__PLACE_APART)
