@@ -12610,16 +12610,6 @@ void mf__ring_follow(struct ring *r)
     pthread_setcancelstate(cancel, NULL);
 }
 
-void mf__ring_look(struct mf__channel *ch)
-{
-    struct ring *r = ring_of(ch);
-    uint32_t head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
-
-    if (atomic_load(&r->followers) && !followers_look(r) && left_alone(r, head, r->head_then))
-        mf__ring_call(ch);
-    r->head_then = head;
-}
-
 /* How it is to be done has changed. */
 static void tell_followers(struct ring *r)
 {
@@ -12628,6 +12618,18 @@ static void tell_followers(struct ring *r)
     pthread_mutex_lock(&r->follow); /* else one that has just looked would sleep all the same */
     pthread_mutex_unlock(&r->follow);
     pthread_cond_broadcast(&r->called);
+}
+
+void mf__ring_look(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
+
+    if (atomic_load(&r->followers) && !followers_look(r) && left_alone(r, head, r->head_then)) {
+        mf__ring_call(ch);
+        tell_followers(r); /* who is not called looks again */
+    }
+    r->head_then = head;
 }
 
 /* One that wakes whoever waits for completions. 0, -ENODEV: shut; or no memory. Lock held. */
