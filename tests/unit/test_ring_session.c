@@ -659,6 +659,7 @@ FS_TEST(ring_session, crews_shrink_when_all_is_quiet)
 }
 
 static const struct mf__transport *usual;
+static struct mf__transport counting;
 static _Atomic uint32_t wake_ups;
 
 static void count_wake_up(struct mf__channel *ch)
@@ -670,12 +671,16 @@ static void count_wake_up(struct mf__channel *ch)
 /* Readers that yield had better stay asleep: beside others' clients they would be owed what they wait for. */
 FS_TEST(ring_session, a_session_that_goes_to_sleep_wakes_nobody)
 {
-    struct mf__transport counting;
     struct mf__channel *ch;
     uint64_t ids[64];
 
-    fs_run(&rig);
+    fs_connect(&rig);
     ch = rig.s->rings[0];
+    usual = ch->ops;
+    counting = *usual;
+    counting.wake = count_wake_up;
+    ch->ops = &counting; /* before there are readers */
+    fs_run(&rig);
     mf__vk_set_cpu(rig.vk, 0);
     for (int ms = 0; ms < 20000 && atomic_load(&ch->calling) == MF__CALL_ALWAYS; ms++) {
         for (int i = 0; i < 64; i++)
@@ -684,17 +689,14 @@ FS_TEST(ring_session, a_session_that_goes_to_sleep_wakes_nobody)
             cr_assert_eq(fs_wait(&rig, ids[i]), 0);
     }
     cr_assert_neq(atomic_load(&ch->calling), MF__CALL_ALWAYS, "many fast requests have changed nothing");
+    FS_UNTIL(atomic_load(&wake_ups) > 0);
     FS_UNTIL(atomic_load(&rig.s->monitor_asleep)); /* with what had changed, perhaps */
-    usual = ch->ops;
-    counting = *usual;
-    counting.wake = count_wake_up;
-    ch->ops = &counting;
+    atomic_store(&wake_ups, 0);
     atomic_store(&ch->calling, MF__CALL_SLOW);
     cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
     FS_UNTIL(atomic_load(&rig.s->monitor_asleep)); /* that request has woken it */
     cr_expect_eq(atomic_load(&ch->calling), MF__CALL_ALWAYS);
     cr_expect_eq(atomic_load(&wake_ups), 0);
-    ch->ops = usual;
     ring_try_all(&rig);
 }
 
