@@ -462,9 +462,13 @@ Test(session_ends, a_cancelled_reader_is_replaced)
     site_serve(&rig);
     for (unsigned i = 1; i <= 3; i++) {
         pid_t client = site_start(read_gate_expecting_eio, NULL);
+        uint32_t reader;
 
         FS_UNTIL(doomed == i);
-        pthread_cancel(rig.s->readers[atomic_load(&doomed_reader)]->thread);
+        reader = atomic_load(&doomed_reader);
+        cr_assert_lt(reader, 3);
+        cr_assert_gt(fs_stats(&rig, reader).in_flight, 0);
+        pthread_cancel(rig.s->readers[reader]->thread);
         cr_expect_eq(site_end(client), 0);
         cr_expect_eq(site_run(site_walk, NULL), 0);
         cr_expect_eq(fs_info(&rig).failed_readers, i);

@@ -789,13 +789,13 @@ Test(ring_channel, while_one_is_busy_another_takes_what_comes)
 }
 
 /* Three handlers get stuck, one after the other; how often a follower had to find out. */
-static uint64_t found_out(enum mf__calling calling)
+static uint64_t found_out(void)
 {
     struct mf__ring_counts n;
     struct asker askers[3];
 
     start_receivers();
-    atomic_store(&ring->calling, calling);
+    atomic_store(&ring->calling, MF__CALL_SLOW);
     ring->ops->wake(ring); /* as who sets it does */
     usleep(20000);
     for (uint32_t i = 0; i < 3; i++)
@@ -810,13 +810,13 @@ static uint64_t found_out(enum mf__calling calling)
 Test(ring_channel, before_handlers_that_may_wait_another_one_is_called)
 {
     atomic_store(&access_may_wait, true);
-    cr_expect_eq(found_out(MF__CALL_SLOW), 0);
+    cr_expect_eq(found_out(), 0);
 }
 
 Test(ring_channel, before_others_nobody_is_called_and_yet_nobody_held_up)
 {
     atomic_store(&access_may_wait, false);
-    cr_expect_eq(found_out(MF__CALL_SLOW), 2);
+    cr_expect_eq(found_out(), 2);
 }
 
 /* Where that was in vain for long they leave it to others. */

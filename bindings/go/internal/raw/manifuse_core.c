@@ -7742,10 +7742,8 @@ static void call_followers(struct mf_session *s)
  */
 static void monitor_sleep(struct mf_session *s)
 {
-    for (uint32_t i = 0; i < s->crew_count; i++) {
-        if (s->crews[i].ring)
-            atomic_store(&s->crews[i].ring->calling, MF__CALL_ALWAYS);
-    }
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        atomic_store(&s->rings[i]->calling, MF__CALL_ALWAYS);
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
     call_followers(s);
