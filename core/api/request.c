@@ -98,32 +98,41 @@ int mf_reply_err(struct mf_req *req, int error)
     return mf__send_error(slot, -error);
 }
 
+/* The caller's structure itself where it is of our version, else a copy that is; NULL where that cannot be. */
+static const struct mf_entry *known_entry(const struct mf_entry *entry, struct mf_entry *copy)
+{
+    if (entry->size == sizeof(*entry))
+        return entry;
+    return mf__copy_sized(copy, sizeof(*copy), entry, sizeof(uint32_t)) < 0 ? NULL : copy;
+}
+
 int mf_reply_entry(struct mf_req *req, const struct mf_entry *entry)
 {
-    struct mf_entry e;
+    struct mf_entry copy;
+    const struct mf_entry *e = known_entry(entry, &copy);
     int rc;
     struct mf__slot *slot = claim(req, &rc);
 
     if (!slot)
         return rc;
-    if (mf__copy_sized(&e, sizeof(e), entry, sizeof(uint32_t)) < 0)
+    if (!e)
         return mf__refuse(slot, "a struct mf_entry without its size, or a newer one");
-    return mf__send_entry(slot, &e, NULL);
+    return mf__send_entry(slot, e, NULL);
 }
 
 int mf_reply_create(struct mf_req *req, const struct mf_entry *entry, const struct mf_open *open)
 {
-    struct mf_entry e;
+    struct mf_entry copy;
+    const struct mf_entry *e = known_entry(entry, &copy);
     struct mf_open o;
     int rc;
     struct mf__slot *slot = claim(req, &rc);
 
     if (!slot)
         return rc;
-    if (mf__copy_sized(&e, sizeof(e), entry, sizeof(uint32_t)) < 0 ||
-        mf__copy_sized(&o, sizeof(o), open, sizeof(uint32_t)) < 0)
+    if (!e || mf__copy_sized(&o, sizeof(o), open, sizeof(uint32_t)) < 0)
         return mf__refuse(slot, "a struct mf_entry or mf_open without its size, or a newer one");
-    return mf__send_entry(slot, &e, &o);
+    return mf__send_entry(slot, e, &o);
 }
 
 int mf_reply_attr(struct mf_req *req, const struct mf_attr *attr, uint64_t timeout_ns)

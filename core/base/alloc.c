@@ -54,7 +54,8 @@ int mf__copy_sized(void *dst, size_t dst_size, const void *src, size_t least)
     for (size_t i = dst_size; i < size; i++)
         if (from[i])
             return -E2BIG;
-    memset(dst, 0, dst_size);
+    if (size < dst_size)
+        memset(dst, 0, dst_size);
     memcpy(dst, from, size < dst_size ? size : dst_size);
     /* The copy is of our version, whatever the original was. */
     memcpy(dst, &known, sizeof(known));

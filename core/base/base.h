@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <manifuse/types.h>
 
@@ -16,9 +17,24 @@
 #define MF__ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define MF__CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
+/* Seldom called: kept out of the way of what runs for each request, as are the branches that lead there. */
+#define MF__COLD __attribute__((cold, noinline))
+/* What leads to a system call: it forgets where functions return to, and each such return is guessed wrong. */
+#define MF__FLAT inline __attribute__((always_inline))
+
 static inline uint64_t mf__round_up(uint64_t n, uint64_t unit)
 {
     return (n + unit - 1) / unit * unit;
+}
+
+/* In pieces, since of a longer memset() compilers make one microcoded instruction: slow for less than some hundred bytes. */
+static inline void mf__zero(void *dst, size_t n)
+{
+    uint8_t *p = dst;
+
+    for (; n >= 64; n -= 64, p += 64)
+        memset(p, 0, 64);
+    memset(p, 0, n);
 }
 
 /*

@@ -263,11 +263,20 @@ static bool surplus(struct mf__crew *c)
     return false;
 }
 
+void mf__reader_flush(struct mf__reader *r)
+{
+    struct mf__channel *ch = atomic_load_explicit(&r->rx, memory_order_relaxed);
+
+    if (ch != r->ch)
+        mf__ring_flush(ch);
+}
+
 static struct mf__crew *park(struct mf__reader *r)
 {
     struct mf_session *s = r->session;
     int cancel;
 
+    mf__reader_flush(r);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->crew, NULL);
@@ -280,6 +289,24 @@ static struct mf__crew *park(struct mf__reader *r)
     return atomic_load(&r->crew);
 }
 
+/* Nothing of what decides where and how it runs has changed. */
+static bool is_settled(const struct mf__reader *r, const struct mf__crew *c)
+{
+    return r->settled == c && r->settled_home == atomic_load_explicit(&r->home, memory_order_relaxed) &&
+           r->settled_mode == atomic_load_explicit(&r->session->place_mode, memory_order_relaxed) &&
+           !atomic_load_explicit(&r->freed, memory_order_relaxed);
+}
+
+/* Before it is acted upon: should anything change meanwhile, the next look finds that out. */
+static void note_settled(struct mf__reader *r, struct mf__crew *c)
+{
+    if (r->settled != c)
+        atomic_store(&r->home, reader_cpu(r, c));
+    r->settled = c;
+    r->settled_mode = atomic_load(&r->session->place_mode);
+    r->settled_home = atomic_load(&r->home);
+}
+
 struct mf__channel *mf__crew_channel(struct mf__reader *r)
 {
     struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
@@ -289,10 +316,10 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         if (!c)
             return NULL;
     }
-    if (c != r->settled) {
-        atomic_store(&r->home, reader_cpu(r, c));
-        r->settled = c;
-    }
+    if (is_settled(r, c))
+        return c->ring ? c->ring : r->ch;
+    mf__reader_flush(r);
+    note_settled(r, c);
     mf__take_back(r);
     settle_on_cpu(r, mf__placement_unbound(r->session, c) ? -1 : atomic_load(&r->home));
     while (!mf__placement_apply(r, c)) {

@@ -28,7 +28,7 @@ static bool may_pass(const struct mf_session *s, const struct mf__slot *slot)
     return hdr->opcode == FUSE_SETATTR && hdr->pid == 0;
 }
 
-static void forgotten_answer(struct mf__slot *slot)
+MF__COLD static void forgotten_answer(struct mf__slot *slot)
 {
     mf__count(&slot->reader->stats.forgotten, 1);
     mf__log_limited(slot->reader->session, MF_LOG_ERROR, "%s of node %llu: the handler returned without an answer",
@@ -113,8 +113,6 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
 
 static void enter_handler(struct mf_session *s, struct mf__slot *slot)
 {
-    uint64_t received_ns = slot->received_ns;
-    uint32_t opcode = slot->io.msg.hdr.opcode;
     struct mf_call *call = &slot->call;
     int32_t rc;
 
@@ -123,11 +121,13 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     call->buf_size = slot->io.body_size;
     call->again = (slot->io.msg.hdr.unique & FUSE_UNIQUE_RESEND) != 0;
     if (s->upcall != mf__typed_upcall) /* these answer by calls */
-        memset(&call->answer, 0, sizeof(call->answer));
+        mf__zero(&call->answer, sizeof(call->answer));
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
+    slot->returned = false;
     rc = run_handler(s, slot);
-    if (received_ns)
-        mf__count_handler(mf__self, opcode, received_ns);
+    slot->returned = true;
+    if (slot->received_ns)
+        mf__count_handler(mf__self, slot);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
         settle(slot, slot->kept || rc == MF_ANSWER_LATER);
         return;
@@ -143,7 +143,7 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     settle(slot, slot->kept);
 }
 
-static void session_message(struct mf__reader *r, struct mf__slot *slot)
+MF__COLD static void session_message(struct mf__reader *r, struct mf__slot *slot)
 {
     switch (slot->io.msg.hdr.opcode) {
     case FUSE_INTERRUPT: mf__interrupt(r, slot); break;
@@ -156,7 +156,7 @@ static void session_message(struct mf__reader *r, struct mf__slot *slot)
     settle(slot, false);
 }
 
-static void malformed(struct mf__reader *r, struct mf__slot *slot)
+MF__COLD static void malformed(struct mf__reader *r, struct mf__slot *slot)
 {
     const struct fuse_in_header *hdr = &slot->io.msg.hdr;
 
@@ -171,7 +171,7 @@ static void malformed(struct mf__reader *r, struct mf__slot *slot)
     answer_error(slot, -EIO);
 }
 
-static void trace(struct mf__reader *r, const struct mf__slot *slot)
+MF__COLD static void trace(struct mf__reader *r, const struct mf__slot *slot)
 {
     const struct mf_call *call = &slot->call;
 
@@ -184,7 +184,7 @@ static void trace(struct mf__reader *r, const struct mf__slot *slot)
  * The answer to an operation that the filesystem lacks. The kernel takes ENOSYS for the whole connection: a
  * session that joined it must not say so of what the first one implements.
  */
-static int refusal(const struct mf_session *s, const struct mf__opcode *row)
+MF__COLD static int refusal(const struct mf_session *s, const struct mf__opcode *row)
 {
     if (row->props & MF__OPC_ALWAYS)
         return 0;

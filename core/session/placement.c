@@ -329,8 +329,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         struct mf__reader *r = s->readers[i];
 
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
-        bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
-                 atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
+        bytes += mf__reader_bytes(r);
         foreign += atomic_load_explicit(&r->foreign->replies, memory_order_relaxed);
     }
     w->requests = requests - s->place.requests;

@@ -75,7 +75,7 @@ static bool renew_channel(struct mf__reader *r, int error)
     return rc == 0;
 }
 
-static bool receive_failed(struct mf__reader *r, struct mf__channel *ch, int rc, uint32_t *renewals)
+MF__COLD static bool receive_failed(struct mf__reader *r, struct mf__channel *ch, int rc, uint32_t *renewals)
 {
     if (ch != r->ch && mf__ring_state(ch) < 0) {
         mf__crew_fall_back(r, mf__ring_state(ch));
@@ -128,6 +128,7 @@ static void serve(struct mf__reader *r)
             mf__monitor_wake(s);
         mf__dispatch(r, MF__CONTAINER_OF(got, struct mf__slot, io));
     }
+    mf__reader_flush(r);
 }
 
 void mf__alive_drop(struct mf_session *s)

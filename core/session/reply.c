@@ -7,6 +7,19 @@
 
 #define MAX_SYMLINK 4095u
 
+/*
+ * Does this thread, a reader that answers its own request, receive next? If the handler is still at it: that is what such
+ * handlers do, and where they do not there is another reader to see it.
+ */
+static bool receives_next(const struct mf__slot *slot)
+{
+    const struct mf_session *s = slot->reader->session;
+    uint32_t opcode = slot->io.msg.hdr.opcode;
+
+    return slot->returned || (opcode < MF_STATS_OPS && atomic_load_explicit(&s->prompt[opcode], memory_order_relaxed) &&
+                              !atomic_load_explicit(&s->serialize, memory_order_relaxed));
+}
+
 int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
 {
     struct mf__channel *ch = slot->io.ch;
@@ -18,10 +31,14 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
 
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
     slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
+    slot->io.receives_next = inside && slot->io.own_thread && receives_next(slot);
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);
     if (mf__self)
         mf__self->claimed = NULL;
-    atomic_store_explicit(&slot->journal.sent, unique, memory_order_release);
+    if (rc == MF__SENT_LATER) /* that is no harm: a successor sends it once more, and the kernel takes one */
+        rc = 0;
+    else
+        atomic_store_explicit(&slot->journal.sent, unique, memory_order_release);
     mf__count_reply(slot, error, bytes);
     atomic_store_explicit(&slot->unique, 0, memory_order_release);
     if (kept)
@@ -115,16 +132,13 @@ int mf__send_fd(struct mf__slot *slot, int fd, uint64_t offset, uint64_t length)
 int mf__send_entry(struct mf__slot *slot, const struct mf_entry *entry, const struct mf_open *open)
 {
     bool create = slot->row->reply == MF__REPLY_CREATE;
-    struct mf_entry e = *entry;
     size_t n;
 
     if ((slot->row->reply != MF__REPLY_ENTRY && !create) || create != (open != NULL))
         return mf__refuse(slot, "an entry does not answer this operation");
-    if (e.node && !e.attr.ino)
-        e.attr.ino = e.node;
-    if (mf__check_entry(&e, slot->call.op == MF_OP_LOOKUP) < 0)
+    if (mf__check_entry(entry, slot->call.op == MF_OP_LOOKUP) < 0)
         return mf__refuse(slot, "an entry whose node, type, size or times are impossible");
-    n = mf__put_entry(slot->io.body, &e);
+    n = mf__put_entry(slot->io.body, entry);
     if (open)
         n += mf__put_open(slot->io.body + n, open->fh, open->flags, open->backing_id);
     return mf__send_body(slot, n);

@@ -29,6 +29,7 @@
 #define MF__MINOR 45u          /* newest that is known */
 #define MF__LATENCY_SAMPLE 17u /* a prime, or of operations that take turns some would never be timed */
 #define MF__SLOW_NS 524288u
+#define MF__LINGER_NS 10000u
 #define MF__SLOW_LIMIT 24u    /* one in so many: a follower that watches costs less than calling one each time */
 #define MF__AUTO_READERS 64u  /* how many an automatic number may grow to */
 #define MF__CREW_WINDOW 128u  /* milliseconds without need before a crew shrinks, at first */
@@ -72,7 +73,9 @@ struct mf__slot {
     uint32_t generation;          /* the reader's copy */
     bool kept;                    /* mf_req_defer(): written in the handler */
     bool inside;                  /* answered on the reader's thread within the handler */
+    bool returned;                /* the handler has */
     uint64_t received_ns;         /* 0 = not timed */
+    uint64_t answered_ns;         /* of one that is timed */
     uint64_t dirents;             /* bytes of entries added to io.body */
     struct mf__slot *next;        /* free list, return stack */
 };
@@ -86,9 +89,12 @@ struct mf__slab {
 
 /* ---- readers ------------------------------------------------------------------------------------ */
 
-/* Counters, written by one thread and read by any: relaxed atomics that compile to plain arithmetic. */
+/*
+ * Counters, written by one thread and read by any: relaxed atomics that compile to plain arithmetic. Errors and bytes are
+ * counted by operation only: each opcode has its place, 0 those that are none.
+ */
 struct mf__counters {
-    _Atomic uint64_t requests, replies, errors, bytes_in, bytes_out;
+    _Atomic uint64_t requests, replies;
     _Atomic uint64_t no_reply, wakeups, malformed, forgotten, interrupts;
     _Atomic uint64_t timed, slow; /* handlers that were timed; those that took longer than MF__SLOW_NS */
     struct {
@@ -114,7 +120,9 @@ struct mf__reader {
     struct mf__crew *_Atomic crew;     /* NULL = parked */
     int32_t cpu;                       /* where it is bound; -1 = anywhere */
     _Atomic int32_t home;              /* where it belongs by its crew, and by who else is there */
-    struct mf__crew *settled;          /* for which crew: the reader's own */
+    struct mf__crew *settled;          /* for which crew it was placed, the reader's own; */
+    int32_t settled_home;              /* where that was, */
+    uint32_t settled_mode;             /* and in which of the session's MF__PLACE_* */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
     _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU: see mf__free_reader() */
@@ -131,7 +139,8 @@ struct mf__reader {
     struct mf__slab *_Atomic slabs;
     uint32_t slots;
     uint32_t sample;
-    uint64_t sleeps;           /* of its thread, when the handler that is timed began */
+    uint64_t sleeps;           /* of its thread, when the handler that is timed began; */
+    bool counts_sleeps;        /* if they are known */
     struct mf__counters stats; /* written by the reader's thread */
     /* Written by others; on lines of their own. */
     _Alignas(MF__CACHE_LINE) _Atomic(struct mf__slot *) returned; /* slots that answerers gave back */
@@ -161,6 +170,9 @@ struct mf_session {
     _Atomic uint32_t place_mode;            /* MF__PLACE_* */
     _Atomic bool serialize;                 /* one handler at a time, under `serial`: one reader was asked for */
     _Atomic uint8_t slowness[MF_STATS_OPS]; /* of handlers that were timed: MF__SLOW_LIMIT up, or 1 down */
+    _Atomic uint8_t lingers[MF_STATS_OPS];  /* likewise, of how long they went on after they had answered */
+    _Atomic uint8_t overlong[MF_STATS_OPS]; /* so many more are asked whether they slept */
+    _Atomic bool prompt[MF_STATS_OPS];      /* they return at once, and as soon as they have answered */
     bool takes_turns;                       /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
     struct mf_upcall_ops hooks;             /* reader_start, reader_end, destroy, interrupted */
     void *hooks_user;
@@ -282,6 +294,10 @@ void mf__channels_close(struct mf_session *s);
 int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error *err);
 void mf__rings_shut(struct mf_session *s);
 
+/* crew.c: see crew.h */
+void mf__reader_flush(
+    struct mf__reader *r); /* its thread will not receive next: answers that were left to that go out */
+
 /* reader.c */
 int mf__reader_spawn(struct mf__reader *r);
 void mf__alive_drop(struct mf_session *s); /* the last one ends the session */
@@ -381,12 +397,13 @@ bool mf__registry_has_reader(uint32_t tid);
 /* stats.c */
 uint64_t mf__now_ns(void);
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot);
-void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns); /* it has returned */
+void mf__count_handler(struct mf__reader *r, const struct mf__slot *slot); /* it has returned */
 /* What no handler of the filesystem's answers does not wait. */
 void mf__judge_unhandled(struct mf_session *s);
 /* Has one in MF__SLOW_LIMIT handlers of this opcode, or more, been slow of late, or is that not known? */
 bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode);
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
+uint64_t mf__reader_bytes(const struct mf__reader *r); /* of requests, and of answers that it gave itself */
 static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);

@@ -163,8 +163,10 @@ struct mf__slot *mf__slot_take(struct mf__reader *r)
 
         if (atomic_load(&r->session->stop))
             return NULL;
-        if (more == 0 || slab_add(r, more) < 0)
-            wait_for_return(r);
+        if (more && slab_add(r, more) == 0)
+            continue;
+        mf__reader_flush(r);
+        wait_for_return(r);
     }
     return slot;
 }
@@ -179,6 +181,7 @@ void mf__slot_open(struct mf__slot *slot)
     slot->generation++;
     slot->kept = false;
     slot->inside = false;
+    slot->returned = true; /* there is none yet */
     slot->dirents = 0;
     atomic_store_explicit(&slot->left, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->state, state_of(slot->generation, true), memory_order_release);
@@ -188,6 +191,10 @@ void mf__slot_recycle(struct mf__slot *slot)
 {
     struct mf__reader *r = slot->reader;
 
+    if (!r->spare) {
+        r->spare = slot;
+        return;
+    }
     slot->next = r->free;
     r->free = slot;
 }

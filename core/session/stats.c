@@ -18,10 +18,12 @@ uint64_t mf__now_ns(void)
     return (uint64_t)ts.tv_sec * MF_SECOND + (uint64_t)ts.tv_nsec;
 }
 
-static void begin_timing(struct mf__reader *r, struct mf__slot *slot)
+static void begin_timing(struct mf__reader *r, struct mf__slot *slot, uint32_t opcode)
 {
     slot->received_ns = mf__now_ns();
-    if (r->cpu >= 0)
+    r->counts_sleeps = r->cpu >= 0 && opcode < MF_STATS_OPS &&
+                       atomic_load_explicit(&r->session->overlong[opcode], memory_order_relaxed) > 0;
+    if (r->counts_sleeps)
         r->sleeps = mf__thread_sleeps();
 }
 
@@ -31,26 +33,25 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
     uint32_t op = hdr->opcode < MF_STATS_OPS ? hdr->opcode : 0;
 
     mf__count(&r->stats.requests, 1);
-    mf__count(&r->stats.bytes_in, hdr->len);
     mf__count(&r->stats.ops[op].requests, 1);
     mf__count(&r->stats.ops[op].bytes_in, hdr->len);
     if (slot->row->reply == MF__REPLY_NEVER)
         mf__count(&r->stats.no_reply, 1);
     slot->received_ns = 0;
     if (++r->sample % MF__LATENCY_SAMPLE == 0)
-        begin_timing(r, slot);
+        begin_timing(r, slot, hdr->opcode);
 }
 
 /* Several readers may write at once: then one of them does not count. */
-static void judge_op(struct mf_session *s, uint32_t opcode, bool slow)
+static void judge(_Atomic uint8_t *record, bool bad)
 {
-    uint8_t before = atomic_load_explicit(&s->slowness[opcode], memory_order_relaxed);
+    uint8_t before = atomic_load_explicit(record, memory_order_relaxed);
     uint8_t after = before < 2 ? 1 : before - 1;
 
-    if (slow)
+    if (bad)
         after = before > MF__SLOW_LIMIT ? 2 * MF__SLOW_LIMIT : before + MF__SLOW_LIMIT;
     if (after != before)
-        atomic_store_explicit(&s->slowness[opcode], after, memory_order_relaxed);
+        atomic_store_explicit(record, after, memory_order_relaxed);
 }
 
 void mf__judge_unhandled(struct mf_session *s)
@@ -59,7 +60,7 @@ void mf__judge_unhandled(struct mf_session *s)
         uint8_t op = mf__opcode(opcode)->slot;
 
         if (!op || !(s->implemented & (1ull << op)))
-            judge_op(s, opcode, false);
+            judge(&s->slowness[opcode], false);
     }
 }
 
@@ -70,24 +71,57 @@ bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
     return slowness == 0 || slowness > MF__SLOW_LIMIT;
 }
 
-/*
- * One that is bound to a CPU may have stood back there for clients that had work, or computed, where no other reader
- * could have done anything meanwhile: what counts is that it slept.
- */
-static bool was_slow(const struct mf__reader *r, uint64_t ns)
+static void note_prompt(struct mf_session *s, uint32_t opcode)
 {
-    return ns > MF__SLOW_NS && (r->cpu < 0 || mf__thread_sleeps() != r->sleeps);
+    bool prompt = !mf__op_may_wait(s, opcode) &&
+                  atomic_load_explicit(&s->lingers[opcode], memory_order_relaxed) <= MF__SLOW_LIMIT;
+
+    if (prompt != atomic_load_explicit(&s->prompt[opcode], memory_order_relaxed))
+        atomic_store_explicit(&s->prompt[opcode], prompt, memory_order_relaxed);
 }
 
-void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns)
-{
-    bool slow = was_slow(r, mf__now_ns() - received_ns);
+enum verdict { FAST, SLOW, UNKNOWN };
 
-    mf__count(&r->stats.timed, 1);
-    if (slow)
-        mf__count(&r->stats.slow, 1);
-    if (opcode < MF_STATS_OPS)
-        judge_op(r->session, opcode, slow);
+/*
+ * One that is bound to a CPU may have stood back there for clients that had work, or computed, where no other reader
+ * could have done anything meanwhile: what counts is that it slept. To ask for that takes a system call, so it is done
+ * where handlers have taken long of late.
+ */
+static enum verdict judge_time(const struct mf__reader *r, uint32_t opcode, uint64_t ns)
+{
+    _Atomic uint8_t *overlong = &r->session->overlong[opcode];
+    uint8_t left = atomic_load_explicit(overlong, memory_order_relaxed);
+
+    if (ns <= MF__SLOW_NS) {
+        if (left)
+            atomic_store_explicit(overlong, left - 1, memory_order_relaxed);
+        return FAST;
+    }
+    if (r->cpu < 0)
+        return SLOW;
+    atomic_store_explicit(overlong, MF__SLOW_LIMIT, memory_order_relaxed);
+    if (!r->counts_sleeps)
+        return UNKNOWN;
+    return mf__thread_sleeps() != r->sleeps ? SLOW : FAST;
+}
+
+void mf__count_handler(struct mf__reader *r, const struct mf__slot *slot)
+{
+    struct mf_session *s = r->session;
+    uint32_t opcode = slot->io.msg.hdr.opcode;
+    uint64_t now_ns = mf__now_ns();
+    enum verdict verdict;
+
+    if (opcode >= MF_STATS_OPS)
+        return;
+    verdict = judge_time(r, opcode, now_ns - slot->received_ns);
+    mf__count(&r->stats.timed, verdict != UNKNOWN);
+    mf__count(&r->stats.slow, verdict == SLOW);
+    if (verdict != UNKNOWN)
+        judge(&s->slowness[opcode], verdict == SLOW);
+    /* Of an answer that went out at once the client may have had the CPU since: that is tried again before long. */
+    judge(&s->lingers[opcode], slot->inside && slot->io.receives_next && now_ns - slot->answered_ns > MF__LINGER_NS);
+    note_prompt(s, opcode);
 }
 
 static uint32_t bucket_of(uint64_t ns)
@@ -97,41 +131,68 @@ static uint32_t bucket_of(uint64_t ns)
     return bits < MF_STATS_BUCKETS ? bits : MF_STATS_BUCKETS - 1;
 }
 
-/* On the reader's own thread its own counters; elsewhere the ones that need an atomic addition. */
-static void add(_Atomic uint64_t *own, _Atomic uint64_t *foreign, bool inside, uint64_t n)
+/* By another thread than the reader's. */
+MF__COLD static void count_foreign_reply(struct mf__counters *c, uint32_t op, int error, uint64_t bytes)
 {
+    atomic_fetch_add_explicit(&c->replies, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->ops[op].bytes_out, bytes, memory_order_relaxed);
+    if (error)
+        atomic_fetch_add_explicit(&c->ops[op].errors, 1, memory_order_relaxed);
+}
+
+static void count_own_reply(struct mf__counters *c, uint32_t op, int error, uint64_t bytes)
+{
+    mf__count(&c->replies, 1);
+    mf__count(&c->ops[op].bytes_out, bytes);
+    if (error)
+        mf__count(&c->ops[op].errors, 1);
+}
+
+/* Of a request that is timed. */
+static void count_latency(struct mf__slot *slot, bool inside)
+{
+    struct mf__reader *r = slot->reader;
+    uint64_t now_ns = mf__now_ns();
+    uint32_t b = bucket_of(now_ns - slot->received_ns);
+
     if (inside)
-        mf__count(own, n);
+        slot->answered_ns = now_ns;
+    if (r->session->opts.flags & MF_OPT_NO_LATENCY)
+        return;
+    if (inside)
+        mf__count(&r->stats.latency[b], 1);
     else
-        atomic_fetch_add_explicit(foreign, n, memory_order_relaxed);
+        atomic_fetch_add_explicit(&r->foreign->latency[b], 1, memory_order_relaxed);
 }
 
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes)
 {
     struct mf__reader *r = slot->reader;
-    struct mf__counters *own = &r->stats;
-    struct mf__counters *far = r->foreign;
     uint32_t op = slot->io.msg.hdr.opcode < MF_STATS_OPS ? slot->io.msg.hdr.opcode : 0;
     bool inside = mf__self == r;
     uint64_t total = bytes + sizeof(struct fuse_out_header);
 
-    add(&own->replies, &far->replies, inside, 1);
-    add(&own->bytes_out, &far->bytes_out, inside, total);
-    add(&own->ops[op].bytes_out, &far->ops[op].bytes_out, inside, total);
-    if (error) {
-        add(&own->errors, &far->errors, inside, 1);
-        add(&own->ops[op].errors, &far->ops[op].errors, inside, 1);
-    }
-    if (slot->received_ns && !(r->session->opts.flags & MF_OPT_NO_LATENCY)) {
-        uint32_t b = bucket_of(mf__now_ns() - slot->received_ns);
-
-        add(&own->latency[b], &far->latency[b], inside, 1);
-    }
+    if (inside)
+        count_own_reply(&r->stats, op, error, total);
+    else
+        count_foreign_reply(r->foreign, op, error, total);
+    if (slot->received_ns)
+        count_latency(slot, inside);
 }
 
 #define SUM(r, field)                                                \
     (atomic_load_explicit(&(r)->stats.field, memory_order_relaxed) + \
      atomic_load_explicit(&(r)->foreign->field, memory_order_relaxed))
+
+uint64_t mf__reader_bytes(const struct mf__reader *r)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < MF_STATS_OPS; i++)
+        bytes += atomic_load_explicit(&r->stats.ops[i].bytes_in, memory_order_relaxed) +
+                 atomic_load_explicit(&r->stats.ops[i].bytes_out, memory_order_relaxed);
+    return bytes;
+}
 
 static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
 {
@@ -140,9 +201,6 @@ static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
     st->tid = atomic_load(&r->tid);
     st->replies = SUM(r, replies);
     st->requests = SUM(r, requests);
-    st->errors = SUM(r, errors);
-    st->bytes_in = SUM(r, bytes_in);
-    st->bytes_out = SUM(r, bytes_out);
     st->wakeups = SUM(r, wakeups);
     st->malformed = SUM(r, malformed);
     st->forgotten = SUM(r, forgotten);
@@ -154,6 +212,9 @@ static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
         st->ops[i].errors = SUM(r, ops[i].errors);
         st->ops[i].bytes_in = SUM(r, ops[i].bytes_in);
         st->ops[i].bytes_out = SUM(r, ops[i].bytes_out);
+        st->errors += st->ops[i].errors;
+        st->bytes_in += st->ops[i].bytes_in;
+        st->bytes_out += st->ops[i].bytes_out;
     }
     for (uint32_t i = 0; i < MF_STATS_BUCKETS; i++)
         st->latency[i] = SUM(r, latency[i]);

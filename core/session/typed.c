@@ -2,21 +2,28 @@
 /* typed.c - the typed C operations behind the one upcall: which exist, and their arguments. */
 #include "session/session.h"
 
-static struct mf_read_in read_in(const struct mf_call *c)
+typedef void read_fn(struct mf_req *req, uint64_t node, const struct mf_read_in *in, void *user);
+typedef void release_fn(struct mf_req *req, uint64_t node, const struct mf_release_in *in, void *user);
+
+static void call_read(read_fn *fn, const struct mf_call *c, void *user)
 {
-    return (struct mf_read_in){ .fh = c->fh,
-                                .offset = c->offset,
-                                .length = c->length,
-                                .lock_owner = c->lock_owner,
-                                .flags = c->flags,
-                                .read_flags = c->op_flags };
+    struct mf_read_in in = { .fh = c->fh,
+                             .offset = c->offset,
+                             .length = c->length,
+                             .lock_owner = c->lock_owner,
+                             .flags = c->flags,
+                             .read_flags = c->op_flags };
+
+    fn(c->req, c->node, &in, user);
 }
 
-static struct mf_release_in release_in(const struct mf_call *c)
+static void call_release(release_fn *fn, const struct mf_call *c, void *user)
 {
-    return (struct mf_release_in){
+    struct mf_release_in in = {
         .fh = c->fh, .lock_owner = c->lock_owner, .flags = c->flags, .release_flags = c->op_flags
     };
+
+    fn(c->req, c->node, &in, user);
 }
 
 static void call_write(const struct mf_ops *ops, struct mf_call *c, void *user)
@@ -39,11 +46,10 @@ static void call_setattr(const struct mf_ops *ops, struct mf_call *c, void *user
     ops->setattr(c->req, c->node, &in, user);
 }
 
-/* Operations on names. */
+/* On names, beside LOOKUP. */
 static void call_name(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
     switch (c->op) {
-    case MF_OP_LOOKUP: ops->lookup(c->req, c->node, c->name, user); break;
     case MF_OP_SYMLINK: ops->symlink(c->req, c->node, c->name, c->name2, user); break;
     case MF_OP_MKNOD: ops->mknod(c->req, c->node, c->name, c->mode, c->rdev, user); break;
     case MF_OP_MKDIR: ops->mkdir(c->req, c->node, c->name, c->mode, user); break;
@@ -59,22 +65,20 @@ static void call_name(const struct mf_ops *ops, struct mf_call *c, void *user)
     }
 }
 
-/* Operations on open files and directories. */
-static void call_file(const struct mf_ops *ops, struct mf_call *c, void *user)
+/* What is seldom asked for, apart so that the rest stays small. */
+static void call_rest(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
-    struct mf_read_in read = read_in(c);
-    struct mf_release_in release = release_in(c);
-
     switch (c->op) {
-    case MF_OP_OPEN: ops->open(c->req, c->node, c->flags, user); break;
-    case MF_OP_READ: ops->read(c->req, c->node, &read, user); break;
-    case MF_OP_WRITE: call_write(ops, c, user); break;
-    case MF_OP_FLUSH: ops->flush(c->req, c->node, c->fh, c->lock_owner, user); break;
-    case MF_OP_RELEASE: ops->release(c->req, c->node, &release, user); break;
+    case MF_OP_FORGET: ops->forget(c->req, c->data, c->length, user); break;
+    case MF_OP_SETATTR: call_setattr(ops, c, user); break;
+    case MF_OP_READLINK: ops->readlink(c->req, c->node, user); break;
+    case MF_OP_STATFS: ops->statfs(c->req, c->node, user); break;
+    case MF_OP_ACCESS: ops->access(c->req, c->node, c->flags, user); break;
+    case MF_OP_LISTXATTR: ops->listxattr(c->req, c->node, c->length, user); break;
     case MF_OP_FSYNC: ops->fsync(c->req, c->node, c->fh, c->flags & 1, user); break;
     case MF_OP_OPENDIR: ops->opendir(c->req, c->node, c->flags, user); break;
-    case MF_OP_READDIR: ops->readdir(c->req, c->node, &read, user); break;
-    case MF_OP_RELEASEDIR: ops->releasedir(c->req, c->node, &release, user); break;
+    case MF_OP_READDIR: call_read(ops->readdir, c, user); break;
+    case MF_OP_RELEASEDIR: call_release(ops->releasedir, c, user); break;
     case MF_OP_FSYNCDIR: ops->fsyncdir(c->req, c->node, c->fh, c->flags & 1, user); break;
     default: call_name(ops, c, user); break;
     }
@@ -82,18 +86,17 @@ static void call_file(const struct mf_ops *ops, struct mf_call *c, void *user)
 
 int32_t mf__typed_upcall(struct mf_call *c, void *user)
 {
-    struct mf_session *s = c->session;
-    const struct mf_ops *ops = &s->typed;
+    const struct mf_ops *ops = &c->session->typed;
 
     switch (c->op) {
-    case MF_OP_FORGET: ops->forget(c->req, c->data, c->length, user); break;
+    case MF_OP_LOOKUP: ops->lookup(c->req, c->node, c->name, user); break;
     case MF_OP_GETATTR: ops->getattr(c->req, c->node, c->fh, user); break;
-    case MF_OP_SETATTR: call_setattr(ops, c, user); break;
-    case MF_OP_READLINK: ops->readlink(c->req, c->node, user); break;
-    case MF_OP_STATFS: ops->statfs(c->req, c->node, user); break;
-    case MF_OP_ACCESS: ops->access(c->req, c->node, c->flags, user); break;
-    case MF_OP_LISTXATTR: ops->listxattr(c->req, c->node, c->length, user); break;
-    default: call_file(ops, c, user); break;
+    case MF_OP_OPEN: ops->open(c->req, c->node, c->flags, user); break;
+    case MF_OP_READ: call_read(ops->read, c, user); break;
+    case MF_OP_WRITE: call_write(ops, c, user); break;
+    case MF_OP_FLUSH: ops->flush(c->req, c->node, c->fh, c->lock_owner, user); break;
+    case MF_OP_RELEASE: call_release(ops->release, c, user); break;
+    default: call_rest(ops, c, user); break;
     }
     return MF_ANSWERED;
 }

@@ -60,14 +60,16 @@ static bool claim_cqe(struct ring *r, struct mf__cqe *out)
  */
 static uint8_t *payload_of(const struct ring *r, const struct entry *e)
 {
-    size_t size = (size_t)r->opts.depth * r->opts.max_payload;
-    size_t offset = e->head->ring_ent_in_out.padding;
-    uint32_t n = (uint32_t)(e - r->entries) / r->opts.depth;
+    size_t size, offset;
+    uint32_t n;
 
     if (e->head->ring_ent_in_out.payload_sz > r->opts.max_payload)
         return NULL;
     if (!r->opts.pool)
         return e->payload;
+    size = (size_t)r->opts.depth * r->opts.max_payload;
+    offset = e->head->ring_ent_in_out.padding;
+    n = (uint32_t)(e - r->entries) / r->opts.depth;
     return offset > size - r->opts.max_payload ? NULL : r->pools.base + n * size + offset;
 }
 
@@ -80,6 +82,7 @@ static void deliver(struct ring *r, uint32_t index, struct mf__io *io)
 
     e->commit_id = e->head->ring_ent_in_out.commit_id;
     e->at = payload_of(r, e);
+    count_alone(&e->requests);
     io->entry = index;
     io->queue = e->queue;
     io->commit_id = e->commit_id;
@@ -152,8 +155,8 @@ static int again(struct ring *r, uint32_t index)
     return rc;
 }
 
-/* 1: a request was delivered; 0: look again; negative: what the receive returns. */
-static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
+/* No request: 0: look again; negative: what the receive returns. */
+MF__COLD static int completed_else(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
 {
     uint32_t index = (uint32_t)cqe->user_data;
 
@@ -165,17 +168,21 @@ static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *s
     }
     if (cqe->user_data == POOL_DATA || index >= r->count)
         return 0; /* where the pool was refused, so are its entries */
-    if (cqe->res == 0) {
-        deliver(r, index, spare);
-        count_one(&r->counts.requests);
-        return 1;
-    }
     if (cqe->res == -EAGAIN || cqe->res == -EINTR)
         return again(r, index);
     return entry_gone(r, cqe, &r->entries[index], spare, got);
 }
 
-static int go_on_registering(struct ring *r)
+/* 1: a request was delivered; else as above. */
+static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
+{
+    if (cqe->res != 0 || cqe->user_data >= r->count)
+        return completed_else(r, cqe, spare, got);
+    deliver(r, (uint32_t)cqe->user_data, spare);
+    return 1;
+}
+
+MF__COLD static int go_on_registering(struct ring *r)
 {
     bool later;
     int rc;
@@ -206,7 +213,7 @@ static bool may_hold(struct ring *r)
            atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
 }
 
-static int submit_waiting(struct ring *r)
+static inline int submit_waiting(struct ring *r)
 {
     int rc = mf__ring_commit_waiting(r);
 
@@ -214,6 +221,14 @@ static int submit_waiting(struct ring *r)
         return rc;
     nap();
     return -EINTR;
+}
+
+void mf__ring_flush(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+
+    if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
+        (void)mf__ring_commit_waiting(r); /* what fails waits for the next one who comes here */
 }
 
 /* What is to be done before anything is waited for. */
@@ -246,7 +261,7 @@ static int await(struct ring *r)
         mf__ring_follow(r);
         return 0;
     }
-    count_one(&r->counts.waits);
+    count_alone(&r->counts.waits);
     rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
     atomic_store(&r->led, false);
     if (rc >= 0)
@@ -260,10 +275,10 @@ static int await(struct ring *r)
 }
 
 /* The slot is free, yet what it was last filled with was never answered: a message that wants no answer. */
-static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
+MF__COLD static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
 {
     if (spare->ch && spare->ch->ops == ch->ops) {
-        spare->own_thread = spare->ch == ch;
+        spare->own_thread = spare->receives_next = spare->ch == ch;
         spare->ch->ops->send(spare->ch, spare, spare->msg.hdr.unique, 0, NULL, 0);
     }
     spare->commit_id = 0;
@@ -295,8 +310,7 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
             rc = await(r);
     } while (rc == 0);
     if (rc < 0 || another_must_wait(r, spare)) {
-        if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
-            (void)mf__ring_commit_waiting(r); /* what fails waits for the next one who comes here */
+        mf__ring_flush(ch);
         mf__ring_call(ch);
     }
     if (rc > 0)
@@ -317,22 +331,35 @@ static void lay_body(struct entry *e, const struct iovec *iov, int n)
     }
 }
 
-static void give_to_reader(struct ring *r, uint32_t index)
+/* For a limit that need not be exact. */
+static void count_held(struct ring *r)
+{
+    uint32_t held = atomic_load_explicit(&r->held, memory_order_relaxed);
+
+    atomic_store_explicit(&r->held, held + 1, memory_order_relaxed);
+}
+
+MF__COLD static void give_to_reader(struct ring *r, uint32_t index)
 {
     mf__ring_let_wait(r, index);
     mf__ring_nudge(r);
 }
 
-static int commit_or_hold(struct ring *r, uint32_t index)
+/*
+ * A system call forgets where the functions that led to it return to: the processor guesses each of these returns wrong.
+ * So an answer is best submitted where few have been called, by the receive that follows, and several at once if there
+ * is more to do.
+ */
+static int commit_or_hold(struct ring *r, const struct mf__io *io)
 {
-    if (may_hold(r)) {
-        atomic_fetch_add_explicit(&r->held, 1, memory_order_relaxed);
-        mf__ring_let_wait(r, index);
-        return 0;
+    if (io->receives_next) {
+        count_held(r);
+        mf__ring_let_wait(r, io->entry);
+        return MF__SENT_LATER;
     }
     if (!atomic_load_explicit(&r->waiting, memory_order_relaxed))
-        return mf__ring_commit(r, index);
-    mf__ring_let_wait(r, index);
+        return mf__ring_commit(r, io->entry);
+    mf__ring_let_wait(r, io->entry);
     return mf__ring_commit_waiting(r);
 }
 
@@ -360,9 +387,9 @@ static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique,
         give_to_reader(r, io->entry);
         return rc;
     }
-    n = commit_or_hold(r, io->entry);
+    n = commit_or_hold(r, io);
     /* Where the system had no memory the answer goes out a little later. */
-    return n < 0 && !passing(n) ? n : rc;
+    return rc < 0 || passing(n) ? rc : n;
 }
 
 /* Notifications and answers to INTERRUPT travel on the device, beside the ring. */

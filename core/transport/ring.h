@@ -65,6 +65,9 @@ struct mf__ring_counts {
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
 
+/* A thread of the ring that will not receive on it next: what it has left to that goes out now. */
+void mf__ring_flush(struct mf__channel *ch);
+
 /* Let an idle thread of the ring wait for completions, unless somebody does, or will before he waits for anything else. */
 void mf__ring_call(struct mf__channel *ch);
 /*

@@ -31,18 +31,19 @@ void __tsan_release(void *addr);
 
 struct entry {
     struct fuse_uring_req_header *head;
-    uint8_t *payload;    /* its own buffer */
-    uint8_t *at;         /* where the payload of the request in hand lies, and its answer's is expected */
-    struct iovec iov[2]; /* the kernel remembers what it points to, not the array itself */
+    uint8_t *payload;   /* its own buffer */
+    uint8_t *at;        /* where the payload of the request in hand lies, and its answer's is expected */
+    uint64_t commit_id; /* of the request in hand or the last one; 0: never had any */
     uint32_t queue;
-    uint32_t next_commit; /* list of answers that wait to be committed: index + 1 */
-    uint64_t commit_id;   /* of the request in hand or the last one; 0: never had any */
+    uint32_t next_commit;      /* list of answers that wait to be committed: index + 1 */
+    _Atomic uint64_t requests; /* that it brought; whoever has it in hand counts */
+    struct iovec iov[2];       /* the kernel remembers what it points to, not the array itself */
 };
 
 struct ring {
     struct mf__channel ch;
     struct {
-        _Atomic uint64_t requests, behind, waits, batches, calls, blocked, nudges;
+        _Atomic uint64_t behind, waits, batches, calls, blocked, nudges;
     } counts;
     struct mf__ring_opts opts;
     const struct mf__uring_sys *sys;
@@ -99,6 +100,12 @@ static inline bool passing(int error)
 static inline void count_one(_Atomic uint64_t *counter)
 {
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/* Where one thread at a time may. */
+static inline void count_alone(_Atomic uint64_t *counter)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
 static inline void nap(void)

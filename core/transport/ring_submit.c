@@ -7,19 +7,19 @@
 /* ---- submission: all with the lock held ------------------------------------------------------------ */
 
 /* The next submission entry, cleared. */
-static struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
+static MF__FLAT struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
 {
     uint32_t i = (atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued++) & r->sq_mask;
     struct mf__sqe *sqe = &r->sqes[i];
 
-    memset(sqe, 0, sizeof(*sqe));
+    mf__zero(sqe, sizeof(*sqe));
     sqe->opcode = opcode;
     sqe->user_data = user_data;
     r->sq_array[i] = i;
     return sqe;
 }
 
-static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
+static MF__FLAT struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
 {
     struct mf__sqe *sqe = next_sqe(r, MF__URING_OP_URING_CMD, user_data);
 
@@ -29,7 +29,7 @@ static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_d
 }
 
 /* Take back what the kernel did not take of the commands that began at `tail`: later nobody would know of it. */
-static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
+MF__COLD static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
 {
     uint32_t head = atomic_load_explicit(r->sq_head, memory_order_acquire);
 
@@ -41,7 +41,7 @@ static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
 }
 
 /* Submit what next_sqe() gave. 0, or an error: then only the first r->taken of them are out. */
-static int submit(struct ring *r)
+static MF__FLAT int submit(struct ring *r)
 {
     uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
     uint32_t n = r->queued;
@@ -68,7 +68,7 @@ static void next_register(struct ring *r, uint32_t index)
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
 }
 
-static void next_commit(struct ring *r, uint32_t index)
+static MF__FLAT void next_commit(struct ring *r, uint32_t index)
 {
     struct entry *e = &r->entries[index];
     struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue, .commit_id = e->commit_id };
@@ -176,7 +176,7 @@ void mf__ring_let_wait(struct ring *r, uint32_t index)
                                                     memory_order_relaxed));
 }
 
-int mf__ring_commit(struct ring *r, uint32_t index)
+static MF__FLAT int commit_one(struct ring *r, uint32_t index)
 {
     int rc = -ENODEV;
 
@@ -189,6 +189,11 @@ int mf__ring_commit(struct ring *r, uint32_t index)
     }
     mf__ring_unlock(r);
     return rc;
+}
+
+int mf__ring_commit(struct ring *r, uint32_t index)
+{
+    return commit_one(r, index);
 }
 
 /* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
@@ -214,12 +219,10 @@ static int commit_some(struct ring *r, uint32_t *next)
     return rc;
 }
 
-int mf__ring_commit_waiting(struct ring *r)
+MF__COLD static int commit_list(struct ring *r, uint32_t next)
 {
-    uint32_t next = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
     int rc = 0;
 
-    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
     while (next) {
         uint32_t before = next;
         int one = commit_some(r, &next);
@@ -230,6 +233,16 @@ int mf__ring_commit_waiting(struct ring *r)
             rc = one;
     }
     return rc;
+}
+
+int mf__ring_commit_waiting(struct ring *r)
+{
+    uint32_t first = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
+
+    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
+    if (first && !r->entries[first - 1].next_commit)
+        return commit_one(r, first - 1);
+    return commit_list(r, first);
 }
 
 void mf__ring_call(struct mf__channel *ch)
@@ -355,9 +368,9 @@ static int submit_wake(struct ring *r)
     return submit(r);
 }
 
-void mf__ring_unlock(struct ring *r)
+/* After the lock was given up. */
+MF__COLD static void send_wanted(struct ring *r)
 {
-    pthread_mutex_unlock(&r->submit);
     while (atomic_load(&r->wake_ups) && pthread_mutex_trylock(&r->submit) == 0) {
         bool wanted = atomic_load(&r->wake_ups) > 0; /* still: only who has the lock takes from it */
         bool failed = wanted && passing(submit_wake(r));
@@ -368,6 +381,13 @@ void mf__ring_unlock(struct ring *r)
         if (failed)
             return; /* the next one tries */
     }
+}
+
+void mf__ring_unlock(struct ring *r)
+{
+    pthread_mutex_unlock(&r->submit);
+    if (atomic_load(&r->wake_ups))
+        send_wanted(r);
 }
 
 /* Never waits for the lock: whoever has it sends the wake-up, and may be a reader that lets others run first. */
@@ -406,7 +426,6 @@ void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
     struct ring *r = ring_of(ch);
 
     *out = (struct mf__ring_counts){
-        .requests = atomic_load_explicit(&r->counts.requests, memory_order_relaxed),
         .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
         .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
         .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
@@ -414,6 +433,8 @@ void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
         .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
         .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
     };
+    for (uint32_t i = 0; i < r->count; i++)
+        out->requests += atomic_load_explicit(&r->entries[i].requests, memory_order_relaxed);
 }
 
 int mf__ring_state(struct mf__channel *ch)

@@ -30,7 +30,8 @@ struct mf__io {
     uint64_t commit_id;     /* ring: id to give back; 0 = nothing is in hand */
     uint32_t entry;         /* ring: index of the entry */
     uint32_t queue;         /* ring: queue */
-    bool own_thread;        /* ring: the answer comes from a reader of this very channel */
+    bool own_thread;        /* ring: the answer comes from a reader of this very channel, */
+    bool receives_next;     /* which is about to receive there: the answer may go out with that */
 };
 
 struct mf__transport {
@@ -47,7 +48,7 @@ struct mf__transport {
 
     /*
      * Answer the request in `io`: error is 0 or a negative errno; the body is iov[0..n), which may begin in
-     * io->body. From any thread. 0; -ENOENT nobody waits for it; other errors of the descriptor.
+     * io->body. From any thread. 0; MF__SENT_LATER; -ENOENT nobody waits for it; other errors of the descriptor.
      */
     int (*send)(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov, int n);
 
@@ -62,6 +63,8 @@ struct mf__transport {
 
     void (*close)(struct mf__channel *ch);
 };
+
+#define MF__SENT_LATER 1 /* the answer lies where it belongs, and goes out with the thread's next receive */
 
 /* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
 enum mf__calling {

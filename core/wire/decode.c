@@ -160,22 +160,11 @@ static inline int whole_data(const struct mf__msg *msg, uint32_t size, struct mf
     return 0;
 }
 
-/* What the session fills lies behind `buf`. In pieces, since as one memset compilers make a slow loop of it. */
-static inline void clear(struct mf_call *call)
-{
-    uint8_t *p = (uint8_t *)call;
-    size_t n = offsetof(struct mf_call, buf);
-
-    for (; n >= 64; n -= 64, p += 64)
-        memset(p, 0, 64);
-    memset(p, 0, n);
-}
-
 static inline void begin(const struct mf__msg *msg, struct mf_call *call)
 {
     const struct fuse_in_header *hdr = &msg->hdr;
 
-    clear(call);
+    mf__zero(call, offsetof(struct mf_call, buf)); /* what the session fills lies behind it */
     call->size = sizeof(*call);
     call->op = mf__opcodes[hdr->opcode].slot;
     call->unique = hdr->unique;

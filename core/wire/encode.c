@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* encode.c - answers. Built on the stack and copied, since the place of an answer need not be aligned. */
+/*
+ * encode.c - answers. The place of one need not be aligned: most are built on the stack and copied, those that hold
+ * attributes written piece by piece where they belong, for to read again at once what was written in other pieces stalls.
+ */
 #include "wire/wire.h"
 
 #include <string.h>
@@ -14,41 +17,42 @@ _Static_assert(sizeof(struct mf_attr) == sizeof(struct fuse_attr) && SAME(ino) &
 
 #define PUT(dst, out) (memcpy(dst, &(out), sizeof(out)), sizeof(out))
 
-static void fill_attr(struct fuse_attr *out, uint64_t node, const struct mf_attr *a)
-{
-    memcpy(out, a, sizeof(*out));
-    if (out->ino == 0)
-        out->ino = node;
-}
+/* The same structures at any address. */
+struct unaligned_entry {
+    struct fuse_entry_out v;
+} __attribute__((packed, may_alias));
 
-static void fill_entry(struct fuse_entry_out *out, const struct mf_entry *e)
-{
-    out->nodeid = e->node;
-    out->generation = e->generation;
-    out->entry_valid = e->entry_timeout_ns / MF_SECOND;
-    out->entry_valid_nsec = (uint32_t)(e->entry_timeout_ns % MF_SECOND);
-    out->attr_valid = e->attr_timeout_ns / MF_SECOND;
-    out->attr_valid_nsec = (uint32_t)(e->attr_timeout_ns % MF_SECOND);
-    fill_attr(&out->attr, e->node, &e->attr);
-}
+struct unaligned_attr {
+    struct fuse_attr_out v;
+} __attribute__((packed, may_alias));
 
 size_t mf__put_entry(void *dst, const struct mf_entry *e)
 {
-    struct fuse_entry_out out;
+    struct unaligned_entry *out = dst;
 
-    fill_entry(&out, e);
-    return PUT(dst, out);
+    out->v.nodeid = e->node;
+    out->v.generation = e->generation;
+    out->v.entry_valid = e->entry_timeout_ns / MF_SECOND;
+    out->v.entry_valid_nsec = (uint32_t)(e->entry_timeout_ns % MF_SECOND);
+    out->v.attr_valid = e->attr_timeout_ns / MF_SECOND;
+    out->v.attr_valid_nsec = (uint32_t)(e->attr_timeout_ns % MF_SECOND);
+    memcpy((uint8_t *)dst + offsetof(struct fuse_entry_out, attr), &e->attr, sizeof(out->v.attr));
+    if (e->attr.ino == 0)
+        out->v.attr.ino = e->node;
+    return sizeof(*out);
 }
 
 size_t mf__put_attr(void *dst, uint64_t timeout_ns, uint64_t node, const struct mf_attr *a)
 {
-    struct fuse_attr_out out;
+    struct unaligned_attr *out = dst;
 
-    out.attr_valid = timeout_ns / MF_SECOND;
-    out.attr_valid_nsec = (uint32_t)(timeout_ns % MF_SECOND);
-    out.dummy = 0;
-    fill_attr(&out.attr, node, a);
-    return PUT(dst, out);
+    out->v.attr_valid = timeout_ns / MF_SECOND;
+    out->v.attr_valid_nsec = (uint32_t)(timeout_ns % MF_SECOND);
+    out->v.dummy = 0;
+    memcpy((uint8_t *)dst + offsetof(struct fuse_attr_out, attr), a, sizeof(out->v.attr));
+    if (a->ino == 0)
+        out->v.attr.ino = node;
+    return sizeof(*out);
 }
 
 size_t mf__put_open(void *dst, uint64_t fh, uint32_t flags, int32_t backing_id)

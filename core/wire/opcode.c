@@ -20,11 +20,4 @@ const struct mf__opcode mf__opcodes[MF__OPCODES] = {
 /* clang-format on */
 
 /* Whatever a newer kernel asks, it is owed an answer. */
-static const struct mf__opcode unknown = { .name = "?", .reply = MF__REPLY_EMPTY };
-
-const struct mf__opcode *mf__opcode(uint32_t opcode)
-{
-    if (opcode >= MF__OPCODES || !mf__opcodes[opcode].known)
-        return &unknown;
-    return &mf__opcodes[opcode];
-}
+const struct mf__opcode mf__no_opcode = { .name = "?", .reply = MF__REPLY_EMPTY };

@@ -49,9 +49,13 @@ struct mf__opcode {
 
 #define MF__OPCODES 64u
 extern const struct mf__opcode mf__opcodes[MF__OPCODES];
+extern const struct mf__opcode mf__no_opcode; /* known = 0 */
 
-/* Row of an opcode; a row with known = 0 for every number that is none (CUSE_INIT included). */
-const struct mf__opcode *mf__opcode(uint32_t opcode);
+/* Row of an opcode; mf__no_opcode for every number that is none (CUSE_INIT included). */
+static inline const struct mf__opcode *mf__opcode(uint32_t opcode)
+{
+    return opcode < MF__OPCODES && mf__opcodes[opcode].known ? &mf__opcodes[opcode] : &mf__no_opcode;
+}
 
 /*
  * One message as a transport delivers it: the header copied out, the fixed structure (args), what follows it

@@ -517,6 +517,38 @@ Test(ring_channel, a_commit_that_fails_for_want_of_memory_is_repeated)
     finish();
 }
 
+/* One that was left to the next receive goes out with it, with others, or when it is clear that there will be none. */
+Test(ring_channel, an_answer_goes_out_with_the_next_receive)
+{
+    struct asker first, second;
+
+    begin(1);
+    one_request(); /* all is registered */
+    ask_access(&first);
+    expect(FUSE_ACCESS);
+    io.receives_next = true;
+    cr_expect_eq(answer(-EDOM, NULL, 0), MF__SENT_LATER);
+    cr_expect_eq(answer(-EDOM, NULL, 0), -ENOENT, "a second answer");
+    usleep(20000);
+    cr_expect_eq(idle_entries(), 3);
+    mf__ring_flush(ring);
+    cr_expect_eq(idle_entries(), 4);
+    cr_expect_eq(asked(&first), -EDOM);
+
+    ask_access(&first);
+    ask_access(&second);
+    expect(FUSE_ACCESS);
+    cr_expect_eq(answer(-ENXIO, NULL, 0), MF__SENT_LATER);
+    expect(FUSE_ACCESS);
+    cr_expect_eq(answer(-ENXIO, NULL, 0), MF__SENT_LATER);
+    io.receives_next = false;
+    one_request();
+    cr_expect_eq(asked(&first), -ENXIO);
+    cr_expect_eq(asked(&second), -ENXIO);
+    cr_expect_eq(idle_entries(), 4);
+    finish();
+}
+
 Test(ring_channel, a_commit_that_fails_for_good_is_told)
 {
     struct asker a;

@@ -700,6 +700,81 @@ FS_TEST(ring_session, a_session_that_goes_to_sleep_wakes_nobody)
     ring_try_all(&rig);
 }
 
+/* Answers of what returns as soon as it has answered go out afterwards. What goes on all the same keeps nobody waiting. */
+static int32_t answer_and_pass(struct mf_call *c, struct fs_rig *r)
+{
+    if (c->node != FS_GATE || c->op != MF_OP_GETATTR)
+        return FS_DEFAULT;
+    mf_reply_err(c->req, EXDEV);
+    fs_gate_pass(&r->gate);
+    return MF_ANSWERED;
+}
+
+static void make_getattr_prompt(void)
+{
+    uint64_t ids[64];
+
+    for (int i = 0; i < 5000 && !atomic_load(&rig.s->prompt[FUSE_GETATTR]); i++) {
+        for (int j = 0; j < 64; j++)
+            ids[j] = fs_send_getattr(&rig, FS_FILE0);
+        for (int j = 0; j < 64; j++)
+            cr_assert_eq(fs_wait(&rig, ids[j]), 0);
+    }
+    cr_assert(atomic_load(&rig.s->prompt[FUSE_GETATTR]), "many handlers that returned at once have changed nothing");
+}
+
+FS_TEST(ring_session, an_answer_does_not_wait_for_a_handler_that_goes_on)
+{
+    rig.script = answer_and_pass;
+    fs_run(&rig);
+    make_getattr_prompt();
+    for (int i = 0; i < 3; i++) {
+        cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, FS_GATE)), -EXDEV);
+        cr_expect(fs_gate_await(&rig.gate, 1));
+        ring_try_all(&rig);
+        fs_gate_open(&rig.gate);
+        FS_UNTIL(atomic_load(&rig.inside) == 0);
+        fs_gate_shut(&rig.gate);
+    }
+}
+
+/* No other reader would see it. */
+FS_TEST(ring_session, nor_does_it_where_one_reader_was_asked_for)
+{
+    rig.script = answer_and_pass;
+    rig.opts.readers = 1;
+    fs_run(&rig);
+    make_getattr_prompt();
+    cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, FS_GATE)), -EXDEV);
+    cr_expect(fs_gate_await(&rig.gate, 1));
+    fs_gate_open(&rig.gate);
+    ring_try_all(&rig);
+}
+
+static int32_t answer_and_go_on(struct mf_call *c, struct fs_rig *r)
+{
+    uint64_t end = mf__now_ns() + 100000;
+
+    (void)r;
+    if (c->node != FS_GATE || c->op != MF_OP_GETATTR)
+        return FS_DEFAULT;
+    mf_reply_err(c->req, EXDEV);
+    while (mf__now_ns() < end)
+        continue;
+    return MF_ANSWERED;
+}
+
+FS_TEST(ring_session, answers_of_handlers_that_go_on_are_soon_sent_at_once)
+{
+    rig.script = answer_and_go_on;
+    fs_run(&rig);
+    make_getattr_prompt();
+    for (int i = 0; i < 20000 && atomic_load(&rig.s->prompt[FUSE_GETATTR]); i++)
+        cr_assert_eq(fs_wait(&rig, fs_send_getattr(&rig, FS_GATE)), -EXDEV);
+    cr_expect_not(atomic_load(&rig.s->prompt[FUSE_GETATTR]), "handlers that go on for 100 us have changed nothing");
+    make_getattr_prompt(); /* and once they no longer do, afterwards again */
+}
+
 /* ---- beside the rings ------------------------------------------------------------------------------------ */
 
 /* By whichever readers serve it: on a slow machine they may become more than one. */

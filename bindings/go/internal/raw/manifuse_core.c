@@ -871,9 +871,24 @@ MF_API int mf_main(int argc, char **argv, const struct mf_ops *ops, void *user);
 #define MF__ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define MF__CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
+/* Seldom called: kept out of the way of what runs for each request, as are the branches that lead there. */
+#define MF__COLD __attribute__((cold, noinline))
+/* What leads to a system call: it forgets where functions return to, and each such return is guessed wrong. */
+#define MF__FLAT inline __attribute__((always_inline))
+
 static inline uint64_t mf__round_up(uint64_t n, uint64_t unit)
 {
     return (n + unit - 1) / unit * unit;
+}
+
+/* In pieces, since of a longer memset() compilers make one microcoded instruction: slow for less than some hundred bytes. */
+static inline void mf__zero(void *dst, size_t n)
+{
+    uint8_t *p = dst;
+
+    for (; n >= 64; n -= 64, p += 64)
+        memset(p, 0, 64);
+    memset(p, 0, n);
 }
 
 /*
@@ -2050,9 +2065,13 @@ struct mf__opcode {
 
 #define MF__OPCODES 64u
 extern const struct mf__opcode mf__opcodes[MF__OPCODES];
+extern const struct mf__opcode mf__no_opcode; /* known = 0 */
 
-/* Row of an opcode; a row with known = 0 for every number that is none (CUSE_INIT included). */
-const struct mf__opcode *mf__opcode(uint32_t opcode);
+/* Row of an opcode; mf__no_opcode for every number that is none (CUSE_INIT included). */
+static inline const struct mf__opcode *mf__opcode(uint32_t opcode)
+{
+    return opcode < MF__OPCODES && mf__opcodes[opcode].known ? &mf__opcodes[opcode] : &mf__no_opcode;
+}
 
 /*
  * One message as a transport delivers it: the header copied out, the fixed structure (args), what follows it
@@ -2169,7 +2188,8 @@ struct mf__io {
     uint64_t commit_id;     /* ring: id to give back; 0 = nothing is in hand */
     uint32_t entry;         /* ring: index of the entry */
     uint32_t queue;         /* ring: queue */
-    bool own_thread;        /* ring: the answer comes from a reader of this very channel */
+    bool own_thread;        /* ring: the answer comes from a reader of this very channel, */
+    bool receives_next;     /* which is about to receive there: the answer may go out with that */
 };
 
 struct mf__transport {
@@ -2186,7 +2206,7 @@ struct mf__transport {
 
     /*
      * Answer the request in `io`: error is 0 or a negative errno; the body is iov[0..n), which may begin in
-     * io->body. From any thread. 0; -ENOENT nobody waits for it; other errors of the descriptor.
+     * io->body. From any thread. 0; MF__SENT_LATER; -ENOENT nobody waits for it; other errors of the descriptor.
      */
     int (*send)(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov, int n);
 
@@ -2201,6 +2221,8 @@ struct mf__transport {
 
     void (*close)(struct mf__channel *ch);
 };
+
+#define MF__SENT_LATER 1 /* the answer lies where it belongs, and goes out with the thread's next receive */
 
 /* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
 enum mf__calling {
@@ -2388,6 +2410,9 @@ struct mf__ring_counts {
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
 
+/* A thread of the ring that will not receive on it next: what it has left to that goes out now. */
+void mf__ring_flush(struct mf__channel *ch);
+
 /* Let an idle thread of the ring wait for completions, unless somebody does, or will before he waits for anything else. */
 void mf__ring_call(struct mf__channel *ch);
 /*
@@ -2482,6 +2507,7 @@ bool mf__handlers_wait(struct mf_session *s); /* have they of late? */
 #define MF__MINOR 45u          /* newest that is known */
 #define MF__LATENCY_SAMPLE 17u /* a prime, or of operations that take turns some would never be timed */
 #define MF__SLOW_NS 524288u
+#define MF__LINGER_NS 10000u
 #define MF__SLOW_LIMIT 24u    /* one in so many: a follower that watches costs less than calling one each time */
 #define MF__AUTO_READERS 64u  /* how many an automatic number may grow to */
 #define MF__CREW_WINDOW 128u  /* milliseconds without need before a crew shrinks, at first */
@@ -2525,7 +2551,9 @@ struct mf__slot {
     uint32_t generation;          /* the reader's copy */
     bool kept;                    /* mf_req_defer(): written in the handler */
     bool inside;                  /* answered on the reader's thread within the handler */
+    bool returned;                /* the handler has */
     uint64_t received_ns;         /* 0 = not timed */
+    uint64_t answered_ns;         /* of one that is timed */
     uint64_t dirents;             /* bytes of entries added to io.body */
     struct mf__slot *next;        /* free list, return stack */
 };
@@ -2539,9 +2567,12 @@ struct mf__slab {
 
 /* ---- readers ------------------------------------------------------------------------------------ */
 
-/* Counters, written by one thread and read by any: relaxed atomics that compile to plain arithmetic. */
+/*
+ * Counters, written by one thread and read by any: relaxed atomics that compile to plain arithmetic. Errors and bytes are
+ * counted by operation only: each opcode has its place, 0 those that are none.
+ */
 struct mf__counters {
-    _Atomic uint64_t requests, replies, errors, bytes_in, bytes_out;
+    _Atomic uint64_t requests, replies;
     _Atomic uint64_t no_reply, wakeups, malformed, forgotten, interrupts;
     _Atomic uint64_t timed, slow; /* handlers that were timed; those that took longer than MF__SLOW_NS */
     struct {
@@ -2567,7 +2598,9 @@ struct mf__reader {
     struct mf__crew *_Atomic crew;     /* NULL = parked */
     int32_t cpu;                       /* where it is bound; -1 = anywhere */
     _Atomic int32_t home;              /* where it belongs by its crew, and by who else is there */
-    struct mf__crew *settled;          /* for which crew: the reader's own */
+    struct mf__crew *settled;          /* for which crew it was placed, the reader's own; */
+    int32_t settled_home;              /* where that was, */
+    uint32_t settled_mode;             /* and in which of the session's MF__PLACE_* */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
     _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU: see mf__free_reader() */
@@ -2584,7 +2617,8 @@ struct mf__reader {
     struct mf__slab *_Atomic slabs;
     uint32_t slots;
     uint32_t sample;
-    uint64_t sleeps;           /* of its thread, when the handler that is timed began */
+    uint64_t sleeps;           /* of its thread, when the handler that is timed began; */
+    bool counts_sleeps;        /* if they are known */
     struct mf__counters stats; /* written by the reader's thread */
     /* Written by others; on lines of their own. */
     _Alignas(MF__CACHE_LINE) _Atomic(struct mf__slot *) returned; /* slots that answerers gave back */
@@ -2614,6 +2648,9 @@ struct mf_session {
     _Atomic uint32_t place_mode;            /* MF__PLACE_* */
     _Atomic bool serialize;                 /* one handler at a time, under `serial`: one reader was asked for */
     _Atomic uint8_t slowness[MF_STATS_OPS]; /* of handlers that were timed: MF__SLOW_LIMIT up, or 1 down */
+    _Atomic uint8_t lingers[MF_STATS_OPS];  /* likewise, of how long they went on after they had answered */
+    _Atomic uint8_t overlong[MF_STATS_OPS]; /* so many more are asked whether they slept */
+    _Atomic bool prompt[MF_STATS_OPS];      /* they return at once, and as soon as they have answered */
     bool takes_turns;                       /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
     struct mf_upcall_ops hooks;             /* reader_start, reader_end, destroy, interrupted */
     void *hooks_user;
@@ -2735,6 +2772,10 @@ void mf__channels_close(struct mf_session *s);
 int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error *err);
 void mf__rings_shut(struct mf_session *s);
 
+/* crew.c: see crew.h */
+void mf__reader_flush(
+    struct mf__reader *r); /* its thread will not receive next: answers that were left to that go out */
+
 /* reader.c */
 int mf__reader_spawn(struct mf__reader *r);
 void mf__alive_drop(struct mf_session *s); /* the last one ends the session */
@@ -2834,12 +2875,13 @@ bool mf__registry_has_reader(uint32_t tid);
 /* stats.c */
 uint64_t mf__now_ns(void);
 void mf__count_request(struct mf__reader *r, struct mf__slot *slot);
-void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns); /* it has returned */
+void mf__count_handler(struct mf__reader *r, const struct mf__slot *slot); /* it has returned */
 /* What no handler of the filesystem's answers does not wait. */
 void mf__judge_unhandled(struct mf_session *s);
 /* Has one in MF__SLOW_LIMIT handlers of this opcode, or more, been slow of late, or is that not known? */
 bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode);
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
+uint64_t mf__reader_bytes(const struct mf__reader *r); /* of requests, and of answers that it gave itself */
 static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
@@ -2944,32 +2986,41 @@ int mf_reply_err(struct mf_req *req, int error)
     return mf__send_error(slot, -error);
 }
 
+/* The caller's structure itself where it is of our version, else a copy that is; NULL where that cannot be. */
+static const struct mf_entry *known_entry(const struct mf_entry *entry, struct mf_entry *copy)
+{
+    if (entry->size == sizeof(*entry))
+        return entry;
+    return mf__copy_sized(copy, sizeof(*copy), entry, sizeof(uint32_t)) < 0 ? NULL : copy;
+}
+
 int mf_reply_entry(struct mf_req *req, const struct mf_entry *entry)
 {
-    struct mf_entry e;
+    struct mf_entry copy;
+    const struct mf_entry *e = known_entry(entry, &copy);
     int rc;
     struct mf__slot *slot = claim(req, &rc);
 
     if (!slot)
         return rc;
-    if (mf__copy_sized(&e, sizeof(e), entry, sizeof(uint32_t)) < 0)
+    if (!e)
         return mf__refuse(slot, "a struct mf_entry without its size, or a newer one");
-    return mf__send_entry(slot, &e, NULL);
+    return mf__send_entry(slot, e, NULL);
 }
 
 int mf_reply_create(struct mf_req *req, const struct mf_entry *entry, const struct mf_open *open)
 {
-    struct mf_entry e;
+    struct mf_entry copy;
+    const struct mf_entry *e = known_entry(entry, &copy);
     struct mf_open o;
     int rc;
     struct mf__slot *slot = claim(req, &rc);
 
     if (!slot)
         return rc;
-    if (mf__copy_sized(&e, sizeof(e), entry, sizeof(uint32_t)) < 0 ||
-        mf__copy_sized(&o, sizeof(o), open, sizeof(uint32_t)) < 0)
+    if (!e || mf__copy_sized(&o, sizeof(o), open, sizeof(uint32_t)) < 0)
         return mf__refuse(slot, "a struct mf_entry or mf_open without its size, or a newer one");
-    return mf__send_entry(slot, &e, &o);
+    return mf__send_entry(slot, e, &o);
 }
 
 int mf_reply_attr(struct mf_req *req, const struct mf_attr *attr, uint64_t timeout_ns)
@@ -3811,7 +3862,8 @@ int mf__copy_sized(void *dst, size_t dst_size, const void *src, size_t least)
     for (size_t i = dst_size; i < size; i++)
         if (from[i])
             return -E2BIG;
-    memset(dst, 0, dst_size);
+    if (size < dst_size)
+        memset(dst, 0, dst_size);
     memcpy(dst, from, size < dst_size ? size : dst_size);
     /* The copy is of our version, whatever the original was. */
     memcpy(dst, &known, sizeof(known));
@@ -4330,7 +4382,7 @@ struct text {
     char *at, *end;
 };
 
-static void mount_helper_add(struct text *t, const char *name, const char *value)
+static void add(struct text *t, const char *name, const char *value)
 {
     int n = snprintf(t->at, (size_t)(t->end - t->at), "%s%s", name, value ? value : "");
 
@@ -4343,10 +4395,10 @@ static void add_escaped(struct text *t, const char *name, const char *value)
 {
     char one[3];
 
-    mount_helper_add(t, name, NULL);
+    add(t, name, NULL);
     for (; *value; value++) {
         snprintf(one, sizeof(one), "%s%c", *value == ',' || *value == '\\' ? "\\" : "", *value);
-        mount_helper_add(t, one, NULL);
+        add(t, one, NULL);
     }
 }
 
@@ -4363,20 +4415,20 @@ static void write_options(const struct mf__mount_opts *o, char *out, size_t size
     struct text t = { out, out + size };
     char number[16];
 
-    mount_helper_add(&t, o->ms_flags & MF__MS_RDONLY ? "ro" : "rw", NULL);
+    add(&t, o->ms_flags & MF__MS_RDONLY ? "ro" : "rw", NULL);
     /* nosuid and nodev are its default, and for all but root its law. */
     if (geteuid() == 0)
-        mount_helper_add(&t, o->ms_flags & MF__MS_NOSUID ? "" : ",suid", o->ms_flags & MF__MS_NODEV ? "" : ",dev");
+        add(&t, o->ms_flags & MF__MS_NOSUID ? "" : ",suid", o->ms_flags & MF__MS_NODEV ? "" : ",dev");
     for (size_t i = 0; i < MF__ARRAY_SIZE(flags); i++)
         if (o->ms_flags & flags[i].flag)
-            mount_helper_add(&t, flags[i].name, NULL);
+            add(&t, flags[i].name, NULL);
     if (o->default_permissions)
-        mount_helper_add(&t, ",default_permissions", NULL);
+        add(&t, ",default_permissions", NULL);
     if (o->allow_other || o->allow_root)
-        mount_helper_add(&t, ",allow_other", NULL);
+        add(&t, ",allow_other", NULL);
     snprintf(number, sizeof(number), "%u", o->max_read);
     if (o->max_read)
-        mount_helper_add(&t, ",max_read=", number);
+        add(&t, ",max_read=", number);
     add_escaped(&t, ",fsname=", o->fsname[0] ? o->fsname : MF__DEFAULT_FSNAME);
     if (o->subtype[0])
         add_escaped(&t, ",subtype=", o->subtype);
@@ -5065,7 +5117,7 @@ static const struct option *mount_options_find(const char *name)
     return NULL;
 }
 
-static int mount_options_unknown(const char *name, struct mf_error *err)
+static int unknown(const char *name, struct mf_error *err)
 {
     const char *near = nearest(name);
 
@@ -5140,7 +5192,7 @@ static int mount_options_apply(const char *name, const char *value, struct mf__m
     if (!strncmp(name, "x-", 2) || !strncmp(name, "X-", 2))
         return 0;
     if (!o)
-        return mount_options_unknown(name, err);
+        return unknown(name, err);
     if (o->kind == IGNORED)
         return 0;
     if (o->kind == RESERVED)
@@ -6840,11 +6892,20 @@ static bool surplus(struct mf__crew *c)
     return false;
 }
 
+void mf__reader_flush(struct mf__reader *r)
+{
+    struct mf__channel *ch = atomic_load_explicit(&r->rx, memory_order_relaxed);
+
+    if (ch != r->ch)
+        mf__ring_flush(ch);
+}
+
 static struct mf__crew *park(struct mf__reader *r)
 {
     struct mf_session *s = r->session;
     int cancel;
 
+    mf__reader_flush(r);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->crew, NULL);
@@ -6857,6 +6918,24 @@ static struct mf__crew *park(struct mf__reader *r)
     return atomic_load(&r->crew);
 }
 
+/* Nothing of what decides where and how it runs has changed. */
+static bool is_settled(const struct mf__reader *r, const struct mf__crew *c)
+{
+    return r->settled == c && r->settled_home == atomic_load_explicit(&r->home, memory_order_relaxed) &&
+           r->settled_mode == atomic_load_explicit(&r->session->place_mode, memory_order_relaxed) &&
+           !atomic_load_explicit(&r->freed, memory_order_relaxed);
+}
+
+/* Before it is acted upon: should anything change meanwhile, the next look finds that out. */
+static void note_settled(struct mf__reader *r, struct mf__crew *c)
+{
+    if (r->settled != c)
+        atomic_store(&r->home, reader_cpu(r, c));
+    r->settled = c;
+    r->settled_mode = atomic_load(&r->session->place_mode);
+    r->settled_home = atomic_load(&r->home);
+}
+
 struct mf__channel *mf__crew_channel(struct mf__reader *r)
 {
     struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
@@ -6866,10 +6945,10 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         if (!c)
             return NULL;
     }
-    if (c != r->settled) {
-        atomic_store(&r->home, reader_cpu(r, c));
-        r->settled = c;
-    }
+    if (is_settled(r, c))
+        return c->ring ? c->ring : r->ch;
+    mf__reader_flush(r);
+    note_settled(r, c);
     mf__take_back(r);
     settle_on_cpu(r, mf__placement_unbound(r->session, c) ? -1 : atomic_load(&r->home));
     while (!mf__placement_apply(r, c)) {
@@ -6941,7 +7020,7 @@ static bool may_pass(const struct mf_session *s, const struct mf__slot *slot)
     return hdr->opcode == FUSE_SETATTR && hdr->pid == 0;
 }
 
-static void forgotten_answer(struct mf__slot *slot)
+MF__COLD static void forgotten_answer(struct mf__slot *slot)
 {
     mf__count(&slot->reader->stats.forgotten, 1);
     mf__log_limited(slot->reader->session, MF_LOG_ERROR, "%s of node %llu: the handler returned without an answer",
@@ -7026,8 +7105,6 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
 
 static void enter_handler(struct mf_session *s, struct mf__slot *slot)
 {
-    uint64_t received_ns = slot->received_ns;
-    uint32_t opcode = slot->io.msg.hdr.opcode;
     struct mf_call *call = &slot->call;
     int32_t rc;
 
@@ -7036,11 +7113,13 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     call->buf_size = slot->io.body_size;
     call->again = (slot->io.msg.hdr.unique & FUSE_UNIQUE_RESEND) != 0;
     if (s->upcall != mf__typed_upcall) /* these answer by calls */
-        memset(&call->answer, 0, sizeof(call->answer));
+        mf__zero(&call->answer, sizeof(call->answer));
     atomic_store_explicit(&slot->journal.started, call->unique, memory_order_relaxed);
+    slot->returned = false;
     rc = run_handler(s, slot);
-    if (received_ns)
-        mf__count_handler(mf__self, opcode, received_ns);
+    slot->returned = true;
+    if (slot->received_ns)
+        mf__count_handler(mf__self, slot);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
         settle(slot, slot->kept || rc == MF_ANSWER_LATER);
         return;
@@ -7056,7 +7135,7 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     settle(slot, slot->kept);
 }
 
-static void session_message(struct mf__reader *r, struct mf__slot *slot)
+MF__COLD static void session_message(struct mf__reader *r, struct mf__slot *slot)
 {
     switch (slot->io.msg.hdr.opcode) {
     case FUSE_INTERRUPT: mf__interrupt(r, slot); break;
@@ -7069,7 +7148,7 @@ static void session_message(struct mf__reader *r, struct mf__slot *slot)
     settle(slot, false);
 }
 
-static void malformed(struct mf__reader *r, struct mf__slot *slot)
+MF__COLD static void malformed(struct mf__reader *r, struct mf__slot *slot)
 {
     const struct fuse_in_header *hdr = &slot->io.msg.hdr;
 
@@ -7084,7 +7163,7 @@ static void malformed(struct mf__reader *r, struct mf__slot *slot)
     answer_error(slot, -EIO);
 }
 
-static void trace(struct mf__reader *r, const struct mf__slot *slot)
+MF__COLD static void trace(struct mf__reader *r, const struct mf__slot *slot)
 {
     const struct mf_call *call = &slot->call;
 
@@ -7097,7 +7176,7 @@ static void trace(struct mf__reader *r, const struct mf__slot *slot)
  * The answer to an operation that the filesystem lacks. The kernel takes ENOSYS for the whole connection: a
  * session that joined it must not say so of what the first one implements.
  */
-static int refusal(const struct mf_session *s, const struct mf__opcode *row)
+MF__COLD static int refusal(const struct mf_session *s, const struct mf__opcode *row)
 {
     if (row->props & MF__OPC_ALWAYS)
         return 0;
@@ -7668,14 +7747,14 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks
 }
 
 /* Nothing came, and somebody would take what comes; handlers return at once; they do, and few are called; the rest. */
-enum found { QUIET, FAST, STEADY, OTHER };
+enum found { QUIET, session_monitor_FAST, STEADY, OTHER };
 
-static enum found judge(const struct mf__crew *c, const struct view *v)
+static enum found session_monitor_judge(const struct mf__crew *c, const struct view *v)
 {
     if (v->served == 0 && v->free)
         return QUIET;
     if (fast(c) && !c->thin_ticks)
-        return FAST;
+        return session_monitor_FAST;
     if (c->calm_ticks >= CALM_TICKS || (never_slow(c) && (c->timed_mean || v->free)))
         return STEADY;
     return OTHER;
@@ -7711,7 +7790,7 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
     c->ticks += ticks;
     if (c->ticks >= c->window)
         review(s, c, &v);
-    return judge(c, &v);
+    return session_monitor_judge(c, &v);
 }
 
 /* Somebody parked himself as the monitor went to sleep: nobody else would take his place. */
@@ -7773,9 +7852,9 @@ static uint64_t sleep_tick(uint64_t *tick_ns)
 static uint64_t next_tick(const struct mf_session *s, enum found found)
 {
     static const uint64_t tick_for[] = {
-        [QUIET] = STEADY_TICK_NS, [FAST] = FAST_TICK_NS, [STEADY] = STEADY_TICK_NS, [OTHER] = TICK_NS
+        [QUIET] = STEADY_TICK_NS, [session_monitor_FAST] = FAST_TICK_NS, [STEADY] = STEADY_TICK_NS, [OTHER] = TICK_NS
     };
-    bool busy = atomic_load(&s->place_mode) == MF__PLACE_PLAIN && (found == FAST || found == STEADY);
+    bool busy = atomic_load(&s->place_mode) == MF__PLACE_PLAIN && (found == session_monitor_FAST || found == STEADY);
 
     return busy ? BUSY_TICK_NS : tick_for[found];
 }
@@ -8460,8 +8539,7 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         struct mf__reader *r = s->readers[i];
 
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
-        bytes += atomic_load_explicit(&r->stats.bytes_in, memory_order_relaxed) +
-                 atomic_load_explicit(&r->stats.bytes_out, memory_order_relaxed);
+        bytes += mf__reader_bytes(r);
         foreign += atomic_load_explicit(&r->foreign->replies, memory_order_relaxed);
     }
     w->requests = requests - s->place.requests;
@@ -8924,7 +9002,7 @@ static bool renew_channel(struct mf__reader *r, int error)
     return rc == 0;
 }
 
-static bool receive_failed(struct mf__reader *r, struct mf__channel *ch, int rc, uint32_t *renewals)
+MF__COLD static bool receive_failed(struct mf__reader *r, struct mf__channel *ch, int rc, uint32_t *renewals)
 {
     if (ch != r->ch && mf__ring_state(ch) < 0) {
         mf__crew_fall_back(r, mf__ring_state(ch));
@@ -8977,6 +9055,7 @@ static void session_reader_serve(struct mf__reader *r)
             mf__monitor_wake(s);
         mf__dispatch(r, MF__CONTAINER_OF(got, struct mf__slot, io));
     }
+    mf__reader_flush(r);
 }
 
 void mf__alive_drop(struct mf_session *s)
@@ -9271,6 +9350,19 @@ bool mf__registry_has_reader(uint32_t tid)
 
 #define MAX_SYMLINK 4095u
 
+/*
+ * Does this thread, a reader that answers its own request, receive next? If the handler is still at it: that is what such
+ * handlers do, and where they do not there is another reader to see it.
+ */
+static bool receives_next(const struct mf__slot *slot)
+{
+    const struct mf_session *s = slot->reader->session;
+    uint32_t opcode = slot->io.msg.hdr.opcode;
+
+    return slot->returned || (opcode < MF_STATS_OPS && atomic_load_explicit(&s->prompt[opcode], memory_order_relaxed) &&
+                              !atomic_load_explicit(&s->serialize, memory_order_relaxed));
+}
+
 int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
 {
     struct mf__channel *ch = slot->io.ch;
@@ -9282,10 +9374,14 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
 
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
     slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
+    slot->io.receives_next = inside && slot->io.own_thread && receives_next(slot);
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);
     if (mf__self)
         mf__self->claimed = NULL;
-    atomic_store_explicit(&slot->journal.sent, unique, memory_order_release);
+    if (rc == MF__SENT_LATER) /* that is no harm: a successor sends it once more, and the kernel takes one */
+        rc = 0;
+    else
+        atomic_store_explicit(&slot->journal.sent, unique, memory_order_release);
     mf__count_reply(slot, error, bytes);
     atomic_store_explicit(&slot->unique, 0, memory_order_release);
     if (kept)
@@ -9379,16 +9475,13 @@ int mf__send_fd(struct mf__slot *slot, int fd, uint64_t offset, uint64_t length)
 int mf__send_entry(struct mf__slot *slot, const struct mf_entry *entry, const struct mf_open *open)
 {
     bool create = slot->row->reply == MF__REPLY_CREATE;
-    struct mf_entry e = *entry;
     size_t n;
 
     if ((slot->row->reply != MF__REPLY_ENTRY && !create) || create != (open != NULL))
         return mf__refuse(slot, "an entry does not answer this operation");
-    if (e.node && !e.attr.ino)
-        e.attr.ino = e.node;
-    if (mf__check_entry(&e, slot->call.op == MF_OP_LOOKUP) < 0)
+    if (mf__check_entry(entry, slot->call.op == MF_OP_LOOKUP) < 0)
         return mf__refuse(slot, "an entry whose node, type, size or times are impossible");
-    n = mf__put_entry(slot->io.body, &e);
+    n = mf__put_entry(slot->io.body, entry);
     if (open)
         n += mf__put_open(slot->io.body + n, open->fh, open->flags, open->backing_id);
     return mf__send_body(slot, n);
@@ -9910,8 +10003,10 @@ struct mf__slot *mf__slot_take(struct mf__reader *r)
 
         if (atomic_load(&r->session->stop))
             return NULL;
-        if (more == 0 || slab_add(r, more) < 0)
-            wait_for_return(r);
+        if (more && slab_add(r, more) == 0)
+            continue;
+        mf__reader_flush(r);
+        wait_for_return(r);
     }
     return slot;
 }
@@ -9926,6 +10021,7 @@ void mf__slot_open(struct mf__slot *slot)
     slot->generation++;
     slot->kept = false;
     slot->inside = false;
+    slot->returned = true; /* there is none yet */
     slot->dirents = 0;
     atomic_store_explicit(&slot->left, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->state, state_of(slot->generation, true), memory_order_release);
@@ -9935,6 +10031,10 @@ void mf__slot_recycle(struct mf__slot *slot)
 {
     struct mf__reader *r = slot->reader;
 
+    if (!r->spare) {
+        r->spare = slot;
+        return;
+    }
     slot->next = r->free;
     r->free = slot;
 }
@@ -10027,10 +10127,12 @@ uint64_t mf__now_ns(void)
     return (uint64_t)ts.tv_sec * MF_SECOND + (uint64_t)ts.tv_nsec;
 }
 
-static void begin_timing(struct mf__reader *r, struct mf__slot *slot)
+static void begin_timing(struct mf__reader *r, struct mf__slot *slot, uint32_t opcode)
 {
     slot->received_ns = mf__now_ns();
-    if (r->cpu >= 0)
+    r->counts_sleeps = r->cpu >= 0 && opcode < MF_STATS_OPS &&
+                       atomic_load_explicit(&r->session->overlong[opcode], memory_order_relaxed) > 0;
+    if (r->counts_sleeps)
         r->sleeps = mf__thread_sleeps();
 }
 
@@ -10040,26 +10142,25 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
     uint32_t op = hdr->opcode < MF_STATS_OPS ? hdr->opcode : 0;
 
     mf__count(&r->stats.requests, 1);
-    mf__count(&r->stats.bytes_in, hdr->len);
     mf__count(&r->stats.ops[op].requests, 1);
     mf__count(&r->stats.ops[op].bytes_in, hdr->len);
     if (slot->row->reply == MF__REPLY_NEVER)
         mf__count(&r->stats.no_reply, 1);
     slot->received_ns = 0;
     if (++r->sample % MF__LATENCY_SAMPLE == 0)
-        begin_timing(r, slot);
+        begin_timing(r, slot, hdr->opcode);
 }
 
 /* Several readers may write at once: then one of them does not count. */
-static void judge_op(struct mf_session *s, uint32_t opcode, bool slow)
+static void session_stats_judge(_Atomic uint8_t *record, bool bad)
 {
-    uint8_t before = atomic_load_explicit(&s->slowness[opcode], memory_order_relaxed);
+    uint8_t before = atomic_load_explicit(record, memory_order_relaxed);
     uint8_t after = before < 2 ? 1 : before - 1;
 
-    if (slow)
+    if (bad)
         after = before > MF__SLOW_LIMIT ? 2 * MF__SLOW_LIMIT : before + MF__SLOW_LIMIT;
     if (after != before)
-        atomic_store_explicit(&s->slowness[opcode], after, memory_order_relaxed);
+        atomic_store_explicit(record, after, memory_order_relaxed);
 }
 
 void mf__judge_unhandled(struct mf_session *s)
@@ -10068,7 +10169,7 @@ void mf__judge_unhandled(struct mf_session *s)
         uint8_t op = mf__opcode(opcode)->slot;
 
         if (!op || !(s->implemented & (1ull << op)))
-            judge_op(s, opcode, false);
+            session_stats_judge(&s->slowness[opcode], false);
     }
 }
 
@@ -10079,24 +10180,57 @@ bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode)
     return slowness == 0 || slowness > MF__SLOW_LIMIT;
 }
 
-/*
- * One that is bound to a CPU may have stood back there for clients that had work, or computed, where no other reader
- * could have done anything meanwhile: what counts is that it slept.
- */
-static bool was_slow(const struct mf__reader *r, uint64_t ns)
+static void note_prompt(struct mf_session *s, uint32_t opcode)
 {
-    return ns > MF__SLOW_NS && (r->cpu < 0 || mf__thread_sleeps() != r->sleeps);
+    bool prompt = !mf__op_may_wait(s, opcode) &&
+                  atomic_load_explicit(&s->lingers[opcode], memory_order_relaxed) <= MF__SLOW_LIMIT;
+
+    if (prompt != atomic_load_explicit(&s->prompt[opcode], memory_order_relaxed))
+        atomic_store_explicit(&s->prompt[opcode], prompt, memory_order_relaxed);
 }
 
-void mf__count_handler(struct mf__reader *r, uint32_t opcode, uint64_t received_ns)
-{
-    bool slow = was_slow(r, mf__now_ns() - received_ns);
+enum verdict { session_stats_FAST, SLOW, UNKNOWN };
 
-    mf__count(&r->stats.timed, 1);
-    if (slow)
-        mf__count(&r->stats.slow, 1);
-    if (opcode < MF_STATS_OPS)
-        judge_op(r->session, opcode, slow);
+/*
+ * One that is bound to a CPU may have stood back there for clients that had work, or computed, where no other reader
+ * could have done anything meanwhile: what counts is that it slept. To ask for that takes a system call, so it is done
+ * where handlers have taken long of late.
+ */
+static enum verdict judge_time(const struct mf__reader *r, uint32_t opcode, uint64_t ns)
+{
+    _Atomic uint8_t *overlong = &r->session->overlong[opcode];
+    uint8_t left = atomic_load_explicit(overlong, memory_order_relaxed);
+
+    if (ns <= MF__SLOW_NS) {
+        if (left)
+            atomic_store_explicit(overlong, left - 1, memory_order_relaxed);
+        return session_stats_FAST;
+    }
+    if (r->cpu < 0)
+        return SLOW;
+    atomic_store_explicit(overlong, MF__SLOW_LIMIT, memory_order_relaxed);
+    if (!r->counts_sleeps)
+        return UNKNOWN;
+    return mf__thread_sleeps() != r->sleeps ? SLOW : session_stats_FAST;
+}
+
+void mf__count_handler(struct mf__reader *r, const struct mf__slot *slot)
+{
+    struct mf_session *s = r->session;
+    uint32_t opcode = slot->io.msg.hdr.opcode;
+    uint64_t now_ns = mf__now_ns();
+    enum verdict verdict;
+
+    if (opcode >= MF_STATS_OPS)
+        return;
+    verdict = judge_time(r, opcode, now_ns - slot->received_ns);
+    mf__count(&r->stats.timed, verdict != UNKNOWN);
+    mf__count(&r->stats.slow, verdict == SLOW);
+    if (verdict != UNKNOWN)
+        session_stats_judge(&s->slowness[opcode], verdict == SLOW);
+    /* Of an answer that went out at once the client may have had the CPU since: that is tried again before long. */
+    session_stats_judge(&s->lingers[opcode], slot->inside && slot->io.receives_next && now_ns - slot->answered_ns > MF__LINGER_NS);
+    note_prompt(s, opcode);
 }
 
 static uint32_t bucket_of(uint64_t ns)
@@ -10106,41 +10240,68 @@ static uint32_t bucket_of(uint64_t ns)
     return bits < MF_STATS_BUCKETS ? bits : MF_STATS_BUCKETS - 1;
 }
 
-/* On the reader's own thread its own counters; elsewhere the ones that need an atomic addition. */
-static void session_stats_add(_Atomic uint64_t *own, _Atomic uint64_t *foreign, bool inside, uint64_t n)
+/* By another thread than the reader's. */
+MF__COLD static void count_foreign_reply(struct mf__counters *c, uint32_t op, int error, uint64_t bytes)
 {
+    atomic_fetch_add_explicit(&c->replies, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->ops[op].bytes_out, bytes, memory_order_relaxed);
+    if (error)
+        atomic_fetch_add_explicit(&c->ops[op].errors, 1, memory_order_relaxed);
+}
+
+static void count_own_reply(struct mf__counters *c, uint32_t op, int error, uint64_t bytes)
+{
+    mf__count(&c->replies, 1);
+    mf__count(&c->ops[op].bytes_out, bytes);
+    if (error)
+        mf__count(&c->ops[op].errors, 1);
+}
+
+/* Of a request that is timed. */
+static void count_latency(struct mf__slot *slot, bool inside)
+{
+    struct mf__reader *r = slot->reader;
+    uint64_t now_ns = mf__now_ns();
+    uint32_t b = bucket_of(now_ns - slot->received_ns);
+
     if (inside)
-        mf__count(own, n);
+        slot->answered_ns = now_ns;
+    if (r->session->opts.flags & MF_OPT_NO_LATENCY)
+        return;
+    if (inside)
+        mf__count(&r->stats.latency[b], 1);
     else
-        atomic_fetch_add_explicit(foreign, n, memory_order_relaxed);
+        atomic_fetch_add_explicit(&r->foreign->latency[b], 1, memory_order_relaxed);
 }
 
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes)
 {
     struct mf__reader *r = slot->reader;
-    struct mf__counters *own = &r->stats;
-    struct mf__counters *far = r->foreign;
     uint32_t op = slot->io.msg.hdr.opcode < MF_STATS_OPS ? slot->io.msg.hdr.opcode : 0;
     bool inside = mf__self == r;
     uint64_t total = bytes + sizeof(struct fuse_out_header);
 
-    session_stats_add(&own->replies, &far->replies, inside, 1);
-    session_stats_add(&own->bytes_out, &far->bytes_out, inside, total);
-    session_stats_add(&own->ops[op].bytes_out, &far->ops[op].bytes_out, inside, total);
-    if (error) {
-        session_stats_add(&own->errors, &far->errors, inside, 1);
-        session_stats_add(&own->ops[op].errors, &far->ops[op].errors, inside, 1);
-    }
-    if (slot->received_ns && !(r->session->opts.flags & MF_OPT_NO_LATENCY)) {
-        uint32_t b = bucket_of(mf__now_ns() - slot->received_ns);
-
-        session_stats_add(&own->latency[b], &far->latency[b], inside, 1);
-    }
+    if (inside)
+        count_own_reply(&r->stats, op, error, total);
+    else
+        count_foreign_reply(r->foreign, op, error, total);
+    if (slot->received_ns)
+        count_latency(slot, inside);
 }
 
 #define SUM(r, field)                                                \
     (atomic_load_explicit(&(r)->stats.field, memory_order_relaxed) + \
      atomic_load_explicit(&(r)->foreign->field, memory_order_relaxed))
+
+uint64_t mf__reader_bytes(const struct mf__reader *r)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < MF_STATS_OPS; i++)
+        bytes += atomic_load_explicit(&r->stats.ops[i].bytes_in, memory_order_relaxed) +
+                 atomic_load_explicit(&r->stats.ops[i].bytes_out, memory_order_relaxed);
+    return bytes;
+}
 
 static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
 {
@@ -10149,9 +10310,6 @@ static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
     st->tid = atomic_load(&r->tid);
     st->replies = SUM(r, replies);
     st->requests = SUM(r, requests);
-    st->errors = SUM(r, errors);
-    st->bytes_in = SUM(r, bytes_in);
-    st->bytes_out = SUM(r, bytes_out);
     st->wakeups = SUM(r, wakeups);
     st->malformed = SUM(r, malformed);
     st->forgotten = SUM(r, forgotten);
@@ -10163,6 +10321,9 @@ static void sum_stats(struct mf__reader *r, struct mf_reader_stats *st)
         st->ops[i].errors = SUM(r, ops[i].errors);
         st->ops[i].bytes_in = SUM(r, ops[i].bytes_in);
         st->ops[i].bytes_out = SUM(r, ops[i].bytes_out);
+        st->errors += st->ops[i].errors;
+        st->bytes_in += st->ops[i].bytes_in;
+        st->bytes_out += st->ops[i].bytes_out;
     }
     for (uint32_t i = 0; i < MF_STATS_BUCKETS; i++)
         st->latency[i] = SUM(r, latency[i]);
@@ -10610,21 +10771,28 @@ uint64_t mf__task_ran_ns(const struct mf__reader *r)
 /* SPDX-License-Identifier: MIT */
 /* typed.c - the typed C operations behind the one upcall: which exist, and their arguments. */
 
-static struct mf_read_in read_in(const struct mf_call *c)
+typedef void read_fn(struct mf_req *req, uint64_t node, const struct mf_read_in *in, void *user);
+typedef void release_fn(struct mf_req *req, uint64_t node, const struct mf_release_in *in, void *user);
+
+static void call_read(read_fn *fn, const struct mf_call *c, void *user)
 {
-    return (struct mf_read_in){ .fh = c->fh,
-                                .offset = c->offset,
-                                .length = c->length,
-                                .lock_owner = c->lock_owner,
-                                .flags = c->flags,
-                                .read_flags = c->op_flags };
+    struct mf_read_in in = { .fh = c->fh,
+                             .offset = c->offset,
+                             .length = c->length,
+                             .lock_owner = c->lock_owner,
+                             .flags = c->flags,
+                             .read_flags = c->op_flags };
+
+    fn(c->req, c->node, &in, user);
 }
 
-static struct mf_release_in release_in(const struct mf_call *c)
+static void call_release(release_fn *fn, const struct mf_call *c, void *user)
 {
-    return (struct mf_release_in){
+    struct mf_release_in in = {
         .fh = c->fh, .lock_owner = c->lock_owner, .flags = c->flags, .release_flags = c->op_flags
     };
+
+    fn(c->req, c->node, &in, user);
 }
 
 static void call_write(const struct mf_ops *ops, struct mf_call *c, void *user)
@@ -10647,11 +10815,10 @@ static void call_setattr(const struct mf_ops *ops, struct mf_call *c, void *user
     ops->setattr(c->req, c->node, &in, user);
 }
 
-/* Operations on names. */
+/* On names, beside LOOKUP. */
 static void call_name(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
     switch (c->op) {
-    case MF_OP_LOOKUP: ops->lookup(c->req, c->node, c->name, user); break;
     case MF_OP_SYMLINK: ops->symlink(c->req, c->node, c->name, c->name2, user); break;
     case MF_OP_MKNOD: ops->mknod(c->req, c->node, c->name, c->mode, c->rdev, user); break;
     case MF_OP_MKDIR: ops->mkdir(c->req, c->node, c->name, c->mode, user); break;
@@ -10667,22 +10834,20 @@ static void call_name(const struct mf_ops *ops, struct mf_call *c, void *user)
     }
 }
 
-/* Operations on open files and directories. */
-static void call_file(const struct mf_ops *ops, struct mf_call *c, void *user)
+/* What is seldom asked for, apart so that the rest stays small. */
+static void call_rest(const struct mf_ops *ops, struct mf_call *c, void *user)
 {
-    struct mf_read_in read = read_in(c);
-    struct mf_release_in release = release_in(c);
-
     switch (c->op) {
-    case MF_OP_OPEN: ops->open(c->req, c->node, c->flags, user); break;
-    case MF_OP_READ: ops->read(c->req, c->node, &read, user); break;
-    case MF_OP_WRITE: call_write(ops, c, user); break;
-    case MF_OP_FLUSH: ops->flush(c->req, c->node, c->fh, c->lock_owner, user); break;
-    case MF_OP_RELEASE: ops->release(c->req, c->node, &release, user); break;
+    case MF_OP_FORGET: ops->forget(c->req, c->data, c->length, user); break;
+    case MF_OP_SETATTR: call_setattr(ops, c, user); break;
+    case MF_OP_READLINK: ops->readlink(c->req, c->node, user); break;
+    case MF_OP_STATFS: ops->statfs(c->req, c->node, user); break;
+    case MF_OP_ACCESS: ops->access(c->req, c->node, c->flags, user); break;
+    case MF_OP_LISTXATTR: ops->listxattr(c->req, c->node, c->length, user); break;
     case MF_OP_FSYNC: ops->fsync(c->req, c->node, c->fh, c->flags & 1, user); break;
     case MF_OP_OPENDIR: ops->opendir(c->req, c->node, c->flags, user); break;
-    case MF_OP_READDIR: ops->readdir(c->req, c->node, &read, user); break;
-    case MF_OP_RELEASEDIR: ops->releasedir(c->req, c->node, &release, user); break;
+    case MF_OP_READDIR: call_read(ops->readdir, c, user); break;
+    case MF_OP_RELEASEDIR: call_release(ops->releasedir, c, user); break;
     case MF_OP_FSYNCDIR: ops->fsyncdir(c->req, c->node, c->fh, c->flags & 1, user); break;
     default: call_name(ops, c, user); break;
     }
@@ -10690,18 +10855,17 @@ static void call_file(const struct mf_ops *ops, struct mf_call *c, void *user)
 
 int32_t mf__typed_upcall(struct mf_call *c, void *user)
 {
-    struct mf_session *s = c->session;
-    const struct mf_ops *ops = &s->typed;
+    const struct mf_ops *ops = &c->session->typed;
 
     switch (c->op) {
-    case MF_OP_FORGET: ops->forget(c->req, c->data, c->length, user); break;
+    case MF_OP_LOOKUP: ops->lookup(c->req, c->node, c->name, user); break;
     case MF_OP_GETATTR: ops->getattr(c->req, c->node, c->fh, user); break;
-    case MF_OP_SETATTR: call_setattr(ops, c, user); break;
-    case MF_OP_READLINK: ops->readlink(c->req, c->node, user); break;
-    case MF_OP_STATFS: ops->statfs(c->req, c->node, user); break;
-    case MF_OP_ACCESS: ops->access(c->req, c->node, c->flags, user); break;
-    case MF_OP_LISTXATTR: ops->listxattr(c->req, c->node, c->length, user); break;
-    default: call_file(ops, c, user); break;
+    case MF_OP_OPEN: ops->open(c->req, c->node, c->flags, user); break;
+    case MF_OP_READ: call_read(ops->read, c, user); break;
+    case MF_OP_WRITE: call_write(ops, c, user); break;
+    case MF_OP_FLUSH: ops->flush(c->req, c->node, c->fh, c->lock_owner, user); break;
+    case MF_OP_RELEASE: call_release(ops->release, c, user); break;
+    default: call_rest(ops, c, user); break;
     }
     return MF_ANSWERED;
 }
@@ -11601,18 +11765,19 @@ void __tsan_release(void *addr);
 
 struct entry {
     struct fuse_uring_req_header *head;
-    uint8_t *payload;    /* its own buffer */
-    uint8_t *at;         /* where the payload of the request in hand lies, and its answer's is expected */
-    struct iovec iov[2]; /* the kernel remembers what it points to, not the array itself */
+    uint8_t *payload;   /* its own buffer */
+    uint8_t *at;        /* where the payload of the request in hand lies, and its answer's is expected */
+    uint64_t commit_id; /* of the request in hand or the last one; 0: never had any */
     uint32_t queue;
-    uint32_t next_commit; /* list of answers that wait to be committed: index + 1 */
-    uint64_t commit_id;   /* of the request in hand or the last one; 0: never had any */
+    uint32_t next_commit;      /* list of answers that wait to be committed: index + 1 */
+    _Atomic uint64_t requests; /* that it brought; whoever has it in hand counts */
+    struct iovec iov[2];       /* the kernel remembers what it points to, not the array itself */
 };
 
 struct ring {
     struct mf__channel ch;
     struct {
-        _Atomic uint64_t requests, behind, waits, batches, calls, blocked, nudges;
+        _Atomic uint64_t behind, waits, batches, calls, blocked, nudges;
     } counts;
     struct mf__ring_opts opts;
     const struct mf__uring_sys *sys;
@@ -11669,6 +11834,12 @@ static inline bool passing(int error)
 static inline void count_one(_Atomic uint64_t *counter)
 {
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/* Where one thread at a time may. */
+static inline void count_alone(_Atomic uint64_t *counter)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
 static inline void nap(void)
@@ -11743,14 +11914,16 @@ static bool claim_cqe(struct ring *r, struct mf__cqe *out)
  */
 static uint8_t *payload_of(const struct ring *r, const struct entry *e)
 {
-    size_t size = (size_t)r->opts.depth * r->opts.max_payload;
-    size_t offset = e->head->ring_ent_in_out.padding;
-    uint32_t n = (uint32_t)(e - r->entries) / r->opts.depth;
+    size_t size, offset;
+    uint32_t n;
 
     if (e->head->ring_ent_in_out.payload_sz > r->opts.max_payload)
         return NULL;
     if (!r->opts.pool)
         return e->payload;
+    size = (size_t)r->opts.depth * r->opts.max_payload;
+    offset = e->head->ring_ent_in_out.padding;
+    n = (uint32_t)(e - r->entries) / r->opts.depth;
     return offset > size - r->opts.max_payload ? NULL : r->pools.base + n * size + offset;
 }
 
@@ -11763,6 +11936,7 @@ static void transport_ring_deliver(struct ring *r, uint32_t index, struct mf__io
 
     e->commit_id = e->head->ring_ent_in_out.commit_id;
     e->at = payload_of(r, e);
+    count_alone(&e->requests);
     io->entry = index;
     io->queue = e->queue;
     io->commit_id = e->commit_id;
@@ -11835,8 +12009,8 @@ static int again(struct ring *r, uint32_t index)
     return rc;
 }
 
-/* 1: a request was delivered; 0: look again; negative: what the receive returns. */
-static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
+/* No request: 0: look again; negative: what the receive returns. */
+MF__COLD static int completed_else(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
 {
     uint32_t index = (uint32_t)cqe->user_data;
 
@@ -11848,17 +12022,21 @@ static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *s
     }
     if (cqe->user_data == POOL_DATA || index >= r->count)
         return 0; /* where the pool was refused, so are its entries */
-    if (cqe->res == 0) {
-        transport_ring_deliver(r, index, spare);
-        count_one(&r->counts.requests);
-        return 1;
-    }
     if (cqe->res == -EAGAIN || cqe->res == -EINTR)
         return again(r, index);
     return entry_gone(r, cqe, &r->entries[index], spare, got);
 }
 
-static int go_on_registering(struct ring *r)
+/* 1: a request was delivered; else as above. */
+static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
+{
+    if (cqe->res != 0 || cqe->user_data >= r->count)
+        return completed_else(r, cqe, spare, got);
+    transport_ring_deliver(r, (uint32_t)cqe->user_data, spare);
+    return 1;
+}
+
+MF__COLD static int go_on_registering(struct ring *r)
 {
     bool later;
     int rc;
@@ -11889,7 +12067,7 @@ static bool may_hold(struct ring *r)
            atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
 }
 
-static int submit_waiting(struct ring *r)
+static inline int submit_waiting(struct ring *r)
 {
     int rc = mf__ring_commit_waiting(r);
 
@@ -11897,6 +12075,14 @@ static int submit_waiting(struct ring *r)
         return rc;
     nap();
     return -EINTR;
+}
+
+void mf__ring_flush(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+
+    if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
+        (void)mf__ring_commit_waiting(r); /* what fails waits for the next one who comes here */
 }
 
 /* What is to be done before anything is waited for. */
@@ -11929,7 +12115,7 @@ static int await(struct ring *r)
         mf__ring_follow(r);
         return 0;
     }
-    count_one(&r->counts.waits);
+    count_alone(&r->counts.waits);
     rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
     atomic_store(&r->led, false);
     if (rc >= 0)
@@ -11943,10 +12129,10 @@ static int await(struct ring *r)
 }
 
 /* The slot is free, yet what it was last filled with was never answered: a message that wants no answer. */
-static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
+MF__COLD static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
 {
     if (spare->ch && spare->ch->ops == ch->ops) {
-        spare->own_thread = spare->ch == ch;
+        spare->own_thread = spare->receives_next = spare->ch == ch;
         spare->ch->ops->send(spare->ch, spare, spare->msg.hdr.unique, 0, NULL, 0);
     }
     spare->commit_id = 0;
@@ -11978,8 +12164,7 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
             rc = await(r);
     } while (rc == 0);
     if (rc < 0 || another_must_wait(r, spare)) {
-        if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
-            (void)mf__ring_commit_waiting(r); /* what fails waits for the next one who comes here */
+        mf__ring_flush(ch);
         mf__ring_call(ch);
     }
     if (rc > 0)
@@ -12000,22 +12185,35 @@ static void lay_body(struct entry *e, const struct iovec *iov, int n)
     }
 }
 
-static void give_to_reader(struct ring *r, uint32_t index)
+/* For a limit that need not be exact. */
+static void count_held(struct ring *r)
+{
+    uint32_t held = atomic_load_explicit(&r->held, memory_order_relaxed);
+
+    atomic_store_explicit(&r->held, held + 1, memory_order_relaxed);
+}
+
+MF__COLD static void give_to_reader(struct ring *r, uint32_t index)
 {
     mf__ring_let_wait(r, index);
     mf__ring_nudge(r);
 }
 
-static int commit_or_hold(struct ring *r, uint32_t index)
+/*
+ * A system call forgets where the functions that led to it return to: the processor guesses each of these returns wrong.
+ * So an answer is best submitted where few have been called, by the receive that follows, and several at once if there
+ * is more to do.
+ */
+static int commit_or_hold(struct ring *r, const struct mf__io *io)
 {
-    if (may_hold(r)) {
-        atomic_fetch_add_explicit(&r->held, 1, memory_order_relaxed);
-        mf__ring_let_wait(r, index);
-        return 0;
+    if (io->receives_next) {
+        count_held(r);
+        mf__ring_let_wait(r, io->entry);
+        return MF__SENT_LATER;
     }
     if (!atomic_load_explicit(&r->waiting, memory_order_relaxed))
-        return mf__ring_commit(r, index);
-    mf__ring_let_wait(r, index);
+        return mf__ring_commit(r, io->entry);
+    mf__ring_let_wait(r, io->entry);
     return mf__ring_commit_waiting(r);
 }
 
@@ -12043,9 +12241,9 @@ static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique,
         give_to_reader(r, io->entry);
         return rc;
     }
-    n = commit_or_hold(r, io->entry);
+    n = commit_or_hold(r, io);
     /* Where the system had no memory the answer goes out a little later. */
-    return n < 0 && !passing(n) ? n : rc;
+    return rc < 0 || passing(n) ? rc : n;
 }
 
 /* Notifications and answers to INTERRUPT travel on the device, beside the ring. */
@@ -12291,19 +12489,19 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 /* ---- submission: all with the lock held ------------------------------------------------------------ */
 
 /* The next submission entry, cleared. */
-static struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
+static MF__FLAT struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
 {
     uint32_t i = (atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued++) & r->sq_mask;
     struct mf__sqe *sqe = &r->sqes[i];
 
-    memset(sqe, 0, sizeof(*sqe));
+    mf__zero(sqe, sizeof(*sqe));
     sqe->opcode = opcode;
     sqe->user_data = user_data;
     r->sq_array[i] = i;
     return sqe;
 }
 
-static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
+static MF__FLAT struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
 {
     struct mf__sqe *sqe = next_sqe(r, MF__URING_OP_URING_CMD, user_data);
 
@@ -12313,7 +12511,7 @@ static struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_d
 }
 
 /* Take back what the kernel did not take of the commands that began at `tail`: later nobody would know of it. */
-static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
+MF__COLD static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
 {
     uint32_t head = atomic_load_explicit(r->sq_head, memory_order_acquire);
 
@@ -12325,7 +12523,7 @@ static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
 }
 
 /* Submit what next_sqe() gave. 0, or an error: then only the first r->taken of them are out. */
-static int transport_ring_submit_submit(struct ring *r)
+static MF__FLAT int transport_ring_submit_submit(struct ring *r)
 {
     uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
     uint32_t n = r->queued;
@@ -12352,7 +12550,7 @@ static void next_register(struct ring *r, uint32_t index)
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
 }
 
-static void next_commit(struct ring *r, uint32_t index)
+static MF__FLAT void next_commit(struct ring *r, uint32_t index)
 {
     struct entry *e = &r->entries[index];
     struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue, .commit_id = e->commit_id };
@@ -12460,7 +12658,7 @@ void mf__ring_let_wait(struct ring *r, uint32_t index)
                                                     memory_order_relaxed));
 }
 
-int mf__ring_commit(struct ring *r, uint32_t index)
+static MF__FLAT int commit_one(struct ring *r, uint32_t index)
 {
     int rc = -ENODEV;
 
@@ -12473,6 +12671,11 @@ int mf__ring_commit(struct ring *r, uint32_t index)
     }
     mf__ring_unlock(r);
     return rc;
+}
+
+int mf__ring_commit(struct ring *r, uint32_t index)
+{
+    return commit_one(r, index);
 }
 
 /* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
@@ -12498,12 +12701,10 @@ static int commit_some(struct ring *r, uint32_t *next)
     return rc;
 }
 
-int mf__ring_commit_waiting(struct ring *r)
+MF__COLD static int commit_list(struct ring *r, uint32_t next)
 {
-    uint32_t next = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
     int rc = 0;
 
-    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
     while (next) {
         uint32_t before = next;
         int one = commit_some(r, &next);
@@ -12514,6 +12715,16 @@ int mf__ring_commit_waiting(struct ring *r)
             rc = one;
     }
     return rc;
+}
+
+int mf__ring_commit_waiting(struct ring *r)
+{
+    uint32_t first = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
+
+    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
+    if (first && !r->entries[first - 1].next_commit)
+        return commit_one(r, first - 1);
+    return commit_list(r, first);
 }
 
 void mf__ring_call(struct mf__channel *ch)
@@ -12639,9 +12850,9 @@ static int submit_wake(struct ring *r)
     return transport_ring_submit_submit(r);
 }
 
-void mf__ring_unlock(struct ring *r)
+/* After the lock was given up. */
+MF__COLD static void send_wanted(struct ring *r)
 {
-    pthread_mutex_unlock(&r->submit);
     while (atomic_load(&r->wake_ups) && pthread_mutex_trylock(&r->submit) == 0) {
         bool wanted = atomic_load(&r->wake_ups) > 0; /* still: only who has the lock takes from it */
         bool failed = wanted && passing(submit_wake(r));
@@ -12652,6 +12863,13 @@ void mf__ring_unlock(struct ring *r)
         if (failed)
             return; /* the next one tries */
     }
+}
+
+void mf__ring_unlock(struct ring *r)
+{
+    pthread_mutex_unlock(&r->submit);
+    if (atomic_load(&r->wake_ups))
+        send_wanted(r);
 }
 
 /* Never waits for the lock: whoever has it sends the wake-up, and may be a reader that lets others run first. */
@@ -12690,7 +12908,6 @@ void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
     struct ring *r = ring_of(ch);
 
     *out = (struct mf__ring_counts){
-        .requests = atomic_load_explicit(&r->counts.requests, memory_order_relaxed),
         .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
         .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
         .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
@@ -12698,6 +12915,8 @@ void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
         .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
         .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
     };
+    for (uint32_t i = 0; i < r->count; i++)
+        out->requests += atomic_load_explicit(&r->entries[i].requests, memory_order_relaxed);
 }
 
 int mf__ring_state(struct mf__channel *ch)
@@ -17073,22 +17292,11 @@ static inline int whole_data(const struct mf__msg *msg, uint32_t size, struct mf
     return 0;
 }
 
-/* What the session fills lies behind `buf`. In pieces, since as one memset compilers make a slow loop of it. */
-static inline void clear(struct mf_call *call)
-{
-    uint8_t *p = (uint8_t *)call;
-    size_t n = offsetof(struct mf_call, buf);
-
-    for (; n >= 64; n -= 64, p += 64)
-        memset(p, 0, 64);
-    memset(p, 0, n);
-}
-
 static inline void begin(const struct mf__msg *msg, struct mf_call *call)
 {
     const struct fuse_in_header *hdr = &msg->hdr;
 
-    clear(call);
+    mf__zero(call, offsetof(struct mf_call, buf)); /* what the session fills lies behind it */
     call->size = sizeof(*call);
     call->op = mf__opcodes[hdr->opcode].slot;
     call->unique = hdr->unique;
@@ -17738,7 +17946,10 @@ int64_t mf__put_direntplus(void *dst, uint64_t room, const char *name, uint64_t 
 
 /* ==== core/wire/encode.c ==== */
 /* SPDX-License-Identifier: MIT */
-/* encode.c - answers. Built on the stack and copied, since the place of an answer need not be aligned. */
+/*
+ * encode.c - answers. The place of one need not be aligned: most are built on the stack and copied, those that hold
+ * attributes written piece by piece where they belong, for to read again at once what was written in other pieces stalls.
+ */
 
 
 #define S_IFMT_BITS 0170000u
@@ -17751,41 +17962,42 @@ _Static_assert(sizeof(struct mf_attr) == sizeof(struct fuse_attr) && SAME(ino) &
 
 #define PUT(dst, out) (memcpy(dst, &(out), sizeof(out)), sizeof(out))
 
-static void fill_attr(struct fuse_attr *out, uint64_t node, const struct mf_attr *a)
-{
-    memcpy(out, a, sizeof(*out));
-    if (out->ino == 0)
-        out->ino = node;
-}
+/* The same structures at any address. */
+struct unaligned_entry {
+    struct fuse_entry_out v;
+} __attribute__((packed, may_alias));
 
-static void fill_entry(struct fuse_entry_out *out, const struct mf_entry *e)
-{
-    out->nodeid = e->node;
-    out->generation = e->generation;
-    out->entry_valid = e->entry_timeout_ns / MF_SECOND;
-    out->entry_valid_nsec = (uint32_t)(e->entry_timeout_ns % MF_SECOND);
-    out->attr_valid = e->attr_timeout_ns / MF_SECOND;
-    out->attr_valid_nsec = (uint32_t)(e->attr_timeout_ns % MF_SECOND);
-    fill_attr(&out->attr, e->node, &e->attr);
-}
+struct unaligned_attr {
+    struct fuse_attr_out v;
+} __attribute__((packed, may_alias));
 
 size_t mf__put_entry(void *dst, const struct mf_entry *e)
 {
-    struct fuse_entry_out out;
+    struct unaligned_entry *out = dst;
 
-    fill_entry(&out, e);
-    return PUT(dst, out);
+    out->v.nodeid = e->node;
+    out->v.generation = e->generation;
+    out->v.entry_valid = e->entry_timeout_ns / MF_SECOND;
+    out->v.entry_valid_nsec = (uint32_t)(e->entry_timeout_ns % MF_SECOND);
+    out->v.attr_valid = e->attr_timeout_ns / MF_SECOND;
+    out->v.attr_valid_nsec = (uint32_t)(e->attr_timeout_ns % MF_SECOND);
+    memcpy((uint8_t *)dst + offsetof(struct fuse_entry_out, attr), &e->attr, sizeof(out->v.attr));
+    if (e->attr.ino == 0)
+        out->v.attr.ino = e->node;
+    return sizeof(*out);
 }
 
 size_t mf__put_attr(void *dst, uint64_t timeout_ns, uint64_t node, const struct mf_attr *a)
 {
-    struct fuse_attr_out out;
+    struct unaligned_attr *out = dst;
 
-    out.attr_valid = timeout_ns / MF_SECOND;
-    out.attr_valid_nsec = (uint32_t)(timeout_ns % MF_SECOND);
-    out.dummy = 0;
-    fill_attr(&out.attr, node, a);
-    return PUT(dst, out);
+    out->v.attr_valid = timeout_ns / MF_SECOND;
+    out->v.attr_valid_nsec = (uint32_t)(timeout_ns % MF_SECOND);
+    out->v.dummy = 0;
+    memcpy((uint8_t *)dst + offsetof(struct fuse_attr_out, attr), a, sizeof(out->v.attr));
+    if (a->ino == 0)
+        out->v.attr.ino = node;
+    return sizeof(*out);
 }
 
 size_t mf__put_open(void *dst, uint64_t fh, uint32_t flags, int32_t backing_id)
@@ -18322,12 +18534,5 @@ MF__OPCODE(53, COPY_FILE_RANGE_64, 45, 56, 56, 0, COPY64, 47, LATER)
 /* clang-format on */
 
 /* Whatever a newer kernel asks, it is owed an answer. */
-static const struct mf__opcode wire_opcode_unknown = { .name = "?", .reply = MF__REPLY_EMPTY };
-
-const struct mf__opcode *mf__opcode(uint32_t opcode)
-{
-    if (opcode >= MF__OPCODES || !mf__opcodes[opcode].known)
-        return &wire_opcode_unknown;
-    return &mf__opcodes[opcode];
-}
+const struct mf__opcode mf__no_opcode = { .name = "?", .reply = MF__REPLY_EMPTY };
 #undef MF__OPCODE
