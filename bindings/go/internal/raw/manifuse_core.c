@@ -12488,16 +12488,17 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
 
 /* ---- submission: all with the lock held ------------------------------------------------------------ */
 
-/* The next submission entry, cleared. */
+/* The next submission entry, cleared. The first one each time: it is in the cache, and the kernel has read what was there. */
 static MF__FLAT struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
 {
-    uint32_t i = (atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued++) & r->sq_mask;
+    uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued;
+    uint32_t i = r->queued++;
     struct mf__sqe *sqe = &r->sqes[i];
 
     mf__zero(sqe, sizeof(*sqe));
     sqe->opcode = opcode;
     sqe->user_data = user_data;
-    r->sq_array[i] = i;
+    r->sq_array[tail & r->sq_mask] = i;
     return sqe;
 }
 
