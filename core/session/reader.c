@@ -65,6 +65,7 @@ static bool renew_channel(struct mf__reader *r, int error)
     rc = mf__channels_add(s, ch);
     if (rc == 0) {
         mf__channel_get(ch);
+        atomic_store_explicit(&r->rx, ch, memory_order_relaxed);
         mf__channel_put(r->ch);
         r->ch = ch;
         r->fd = ch->fd;

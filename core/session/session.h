@@ -29,7 +29,7 @@
 #define MF__MINOR 45u          /* newest that is known */
 #define MF__LATENCY_SAMPLE 17u /* a prime, or of operations that take turns some would never be timed */
 #define MF__SLOW_NS 524288u
-#define MF__LINGER_NS 10000u
+#define MF__LINGER_NS 10000u  /* after its answer: as long, the client shall not wait for a handler to return */
 #define MF__SLOW_LIMIT 24u    /* one in so many: a follower that watches costs less than calling one each time */
 #define MF__AUTO_READERS 64u  /* how many an automatic number may grow to */
 #define MF__CREW_WINDOW 128u  /* milliseconds without need before a crew shrinks, at first */
@@ -171,7 +171,7 @@ struct mf_session {
     _Atomic bool serialize;                 /* one handler at a time, under `serial`: one reader was asked for */
     _Atomic uint8_t slowness[MF_STATS_OPS]; /* of handlers that were timed: MF__SLOW_LIMIT up, or 1 down */
     _Atomic uint8_t lingers[MF_STATS_OPS];  /* likewise, of how long they went on after they had answered */
-    _Atomic uint8_t overlong[MF_STATS_OPS]; /* so many more are asked whether they slept */
+    _Atomic uint8_t overlong[MF_STATS_OPS]; /* so many more that are timed are asked whether they slept */
     _Atomic bool prompt[MF_STATS_OPS];      /* they return at once, and as soon as they have answered */
     bool takes_turns;                       /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
     struct mf_upcall_ops hooks;             /* reader_start, reader_end, destroy, interrupted */
@@ -293,10 +293,6 @@ void mf__channels_close(struct mf_session *s);
 /* Decide whether requests come over rings and make them; sets transport and its reason. */
 int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error *err);
 void mf__rings_shut(struct mf_session *s);
-
-/* crew.c: see crew.h */
-void mf__reader_flush(
-    struct mf__reader *r); /* its thread will not receive next: answers that were left to that go out */
 
 /* reader.c */
 int mf__reader_spawn(struct mf__reader *r);

@@ -773,6 +773,10 @@ MF_API int mf_req_interrupted(struct mf_req *req);
  * Answers. Exactly one per request, from any thread: 0, or -EALREADY: answered before, and nothing was
  * touched; -EINVAL: not an answer for this request, or bad values: it was answered with EIO; -ENOENT: the
  * kernel no longer waits for it; else the transport's error. All block no longer than one system call.
+ *
+ * Over io_uring an answer that is given within its handler may go out when the handler has returned, together with others,
+ * if handlers of that operation have returned at once of late. Should one go on all the same, its client has the answer
+ * some milliseconds later, and where they often do, at once.
  */
 
 /** Refuse: `error` is a positive errno below 512 (0 = success without a body). */
@@ -2487,6 +2491,8 @@ void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
 struct mf__channel *mf__crew_channel(struct mf__reader *r);
 /* The ring of this reader's crew was refused by the kernel: serve the device instead. */
 void mf__crew_fall_back(struct mf__reader *r, int error);
+/* The reader will not receive next: answers that it left to that go out. Its own thread. */
+void mf__reader_flush(struct mf__reader *r);
 /* The reader ends. */
 void mf__crew_leave(struct mf__reader *r);
 
@@ -2507,7 +2513,7 @@ bool mf__handlers_wait(struct mf_session *s); /* have they of late? */
 #define MF__MINOR 45u          /* newest that is known */
 #define MF__LATENCY_SAMPLE 17u /* a prime, or of operations that take turns some would never be timed */
 #define MF__SLOW_NS 524288u
-#define MF__LINGER_NS 10000u
+#define MF__LINGER_NS 10000u  /* after its answer: as long, the client shall not wait for a handler to return */
 #define MF__SLOW_LIMIT 24u    /* one in so many: a follower that watches costs less than calling one each time */
 #define MF__AUTO_READERS 64u  /* how many an automatic number may grow to */
 #define MF__CREW_WINDOW 128u  /* milliseconds without need before a crew shrinks, at first */
@@ -2649,7 +2655,7 @@ struct mf_session {
     _Atomic bool serialize;                 /* one handler at a time, under `serial`: one reader was asked for */
     _Atomic uint8_t slowness[MF_STATS_OPS]; /* of handlers that were timed: MF__SLOW_LIMIT up, or 1 down */
     _Atomic uint8_t lingers[MF_STATS_OPS];  /* likewise, of how long they went on after they had answered */
-    _Atomic uint8_t overlong[MF_STATS_OPS]; /* so many more are asked whether they slept */
+    _Atomic uint8_t overlong[MF_STATS_OPS]; /* so many more that are timed are asked whether they slept */
     _Atomic bool prompt[MF_STATS_OPS];      /* they return at once, and as soon as they have answered */
     bool takes_turns;                       /* MF_UPCALL_EXCLUSIVE, more readers than one, and CPUs to spin on */
     struct mf_upcall_ops hooks;             /* reader_start, reader_end, destroy, interrupted */
@@ -2771,10 +2777,6 @@ void mf__channels_close(struct mf_session *s);
 /* Decide whether requests come over rings and make them; sets transport and its reason. */
 int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error *err);
 void mf__rings_shut(struct mf_session *s);
-
-/* crew.c: see crew.h */
-void mf__reader_flush(
-    struct mf__reader *r); /* its thread will not receive next: answers that were left to that go out */
 
 /* reader.c */
 int mf__reader_spawn(struct mf__reader *r);
@@ -8992,6 +8994,7 @@ static bool renew_channel(struct mf__reader *r, int error)
     rc = mf__channels_add(s, ch);
     if (rc == 0) {
         mf__channel_get(ch);
+        atomic_store_explicit(&r->rx, ch, memory_order_relaxed);
         mf__channel_put(r->ch);
         r->ch = ch;
         r->fd = ch->fd;
@@ -10208,7 +10211,7 @@ static enum verdict judge_time(const struct mf__reader *r, uint32_t opcode, uint
     }
     if (r->cpu < 0)
         return SLOW;
-    atomic_store_explicit(overlong, MF__SLOW_LIMIT, memory_order_relaxed);
+    atomic_store_explicit(overlong, UINT8_MAX, memory_order_relaxed); /* so that one in a hundred is known by the next */
     if (!r->counts_sleeps)
         return UNKNOWN;
     return mf__thread_sleeps() != r->sleeps ? SLOW : session_stats_FAST;

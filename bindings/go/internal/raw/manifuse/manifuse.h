@@ -209,6 +209,10 @@ MF_API int mf_req_interrupted(struct mf_req *req);
  * Answers. Exactly one per request, from any thread: 0, or -EALREADY: answered before, and nothing was
  * touched; -EINVAL: not an answer for this request, or bad values: it was answered with EIO; -ENOENT: the
  * kernel no longer waits for it; else the transport's error. All block no longer than one system call.
+ *
+ * Over io_uring an answer that is given within its handler may go out when the handler has returned, together with others,
+ * if handlers of that operation have returned at once of late. Should one go on all the same, its client has the answer
+ * some milliseconds later, and where they often do, at once.
  */
 
 /** Refuse: `error` is a positive errno below 512 (0 = success without a body). */
