@@ -10211,7 +10211,7 @@ static enum verdict judge_time(const struct mf__reader *r, uint32_t opcode, uint
     }
     if (r->cpu < 0)
         return SLOW;
-    atomic_store_explicit(overlong, UINT8_MAX, memory_order_relaxed); /* so that one in a hundred is known by the next */
+    atomic_store_explicit(overlong, UINT8_MAX, memory_order_relaxed); /* one in a hundred shall be known by the next */
     if (!r->counts_sleeps)
         return UNKNOWN;
     return mf__thread_sleeps() != r->sleeps ? SLOW : session_stats_FAST;
