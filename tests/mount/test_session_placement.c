@@ -473,6 +473,9 @@ Test(placement, a_stuck_reader_leaves_no_cpu_without_one)
 {
     pid_t client;
 
+#ifdef __SANITIZE_ADDRESS__
+    cr_skip_test("with AddressSanitizer readers seem to be kept waiting, and yield again after seconds only");
+#endif
     rig.script = stay_in_statfs;
     serve_yielding();
     WALK_UNTIL(each_cpu_served());
