@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,12 +20,18 @@
 
 /* Seldom called: kept out of the way of what runs for each request, as are the branches that lead there. */
 #define MF__COLD __attribute__((cold, noinline))
-/* What leads to a system call: it forgets where functions return to, and each such return is guessed wrong. */
+/* What leads to a system call: while another task runs the processor forgets where functions return to. */
 #define MF__FLAT inline __attribute__((always_inline))
 
 static inline uint64_t mf__round_up(uint64_t n, uint64_t unit)
 {
     return (n + unit - 1) / unit * unit;
+}
+
+/* Where one thread at a time counts, and any may read: plain arithmetic. */
+static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
 /* In pieces, since of a longer memset() compilers make one microcoded instruction: slow for less than some hundred bytes. */

@@ -307,30 +307,33 @@ static void note_settled(struct mf__reader *r, struct mf__crew *c)
     r->settled_home = atomic_load(&r->home);
 }
 
-struct mf__channel *mf__crew_channel(struct mf__reader *r)
+/* The crew that it serves then, which is another one if it may not run as this one's do; NULL: the session stops. */
+static struct mf__crew *settle(struct mf__reader *r, struct mf__crew *c)
 {
-    struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
-
-    if (!c || surplus(c)) {
-        c = park(r);
-        if (!c)
-            return NULL;
-    }
-    if (is_settled(r, c))
-        return c->ring ? c->ring : r->ch;
     mf__reader_flush(r);
     note_settled(r, c);
     mf__take_back(r);
     settle_on_cpu(r, mf__placement_unbound(r->session, c) ? -1 : atomic_load(&r->home));
-    while (!mf__placement_apply(r, c)) {
+    while (c && !mf__placement_apply(r, c)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);
         atomic_fetch_sub(&c->members, 1);
         mf__monitor_wake(r->session);
         c = park(r);
-        if (!c)
-            return NULL;
     }
+    return c;
+}
+
+struct mf__channel *mf__crew_channel(struct mf__reader *r)
+{
+    struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
+
+    if (!c || surplus(c))
+        c = park(r);
+    if (c && !is_settled(r, c))
+        c = settle(r, c);
+    if (!c)
+        return NULL;
     return c->ring ? c->ring : r->ch;
 }
 

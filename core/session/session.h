@@ -400,10 +400,6 @@ void mf__judge_unhandled(struct mf_session *s);
 bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode);
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
 uint64_t mf__reader_bytes(const struct mf__reader *r); /* of requests, and of answers that it gave itself */
-static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
-{
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
-}
 
 /* log lines about single messages: at most some per second */
 __attribute__((format(printf, 3, 4))) void mf__log_limited(struct mf_session *s, uint32_t level, const char *fmt, ...);

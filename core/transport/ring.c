@@ -82,7 +82,7 @@ static void deliver(struct ring *r, uint32_t index, struct mf__io *io)
 
     e->commit_id = e->head->ring_ent_in_out.commit_id;
     e->at = payload_of(r, e);
-    count_alone(&e->requests);
+    mf__count(&e->requests, 1);
     io->entry = index;
     io->queue = e->queue;
     io->commit_id = e->commit_id;
@@ -261,7 +261,7 @@ static int await(struct ring *r)
         mf__ring_follow(r);
         return 0;
     }
-    count_alone(&r->counts.waits);
+    mf__count(&r->counts.waits, 1);
     rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
     atomic_store(&r->led, false);
     if (rc >= 0)
@@ -346,9 +346,9 @@ MF__COLD static void give_to_reader(struct ring *r, uint32_t index)
 }
 
 /*
- * A system call forgets where the functions that led to it return to: the processor guesses each of these returns wrong.
- * So an answer is best submitted where few have been called, by the receive that follows, and several at once if there
- * is more to do.
+ * While a system call lets another task run, the processor forgets where the functions that led to it return to. So an
+ * answer is best submitted where few have been called, by the receive that follows, and several at once if there is more
+ * to do.
  */
 static int commit_or_hold(struct ring *r, const struct mf__io *io)
 {

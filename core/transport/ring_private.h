@@ -102,12 +102,6 @@ static inline void count_one(_Atomic uint64_t *counter)
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
-/* Where one thread at a time may. */
-static inline void count_alone(_Atomic uint64_t *counter)
-{
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
-}
-
 static inline void nap(void)
 {
     const struct timespec time = { .tv_nsec = NAP_NS };

@@ -877,12 +877,18 @@ MF_API int mf_main(int argc, char **argv, const struct mf_ops *ops, void *user);
 
 /* Seldom called: kept out of the way of what runs for each request, as are the branches that lead there. */
 #define MF__COLD __attribute__((cold, noinline))
-/* What leads to a system call: it forgets where functions return to, and each such return is guessed wrong. */
+/* What leads to a system call: while another task runs the processor forgets where functions return to. */
 #define MF__FLAT inline __attribute__((always_inline))
 
 static inline uint64_t mf__round_up(uint64_t n, uint64_t unit)
 {
     return (n + unit - 1) / unit * unit;
+}
+
+/* Where one thread at a time counts, and any may read: plain arithmetic. */
+static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
 /* In pieces, since of a longer memset() compilers make one microcoded instruction: slow for less than some hundred bytes. */
@@ -2884,10 +2890,6 @@ void mf__judge_unhandled(struct mf_session *s);
 bool mf__op_may_wait(const struct mf_session *s, uint32_t opcode);
 void mf__count_reply(struct mf__slot *slot, int error, size_t bytes);
 uint64_t mf__reader_bytes(const struct mf__reader *r); /* of requests, and of answers that it gave itself */
-static inline void mf__count(_Atomic uint64_t *counter, uint64_t n)
-{
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
-}
 
 /* log lines about single messages: at most some per second */
 __attribute__((format(printf, 3, 4))) void mf__log_limited(struct mf_session *s, uint32_t level, const char *fmt, ...);
@@ -6938,30 +6940,33 @@ static void note_settled(struct mf__reader *r, struct mf__crew *c)
     r->settled_home = atomic_load(&r->home);
 }
 
-struct mf__channel *mf__crew_channel(struct mf__reader *r)
+/* The crew that it serves then, which is another one if it may not run as this one's do; NULL: the session stops. */
+static struct mf__crew *session_crew_settle(struct mf__reader *r, struct mf__crew *c)
 {
-    struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
-
-    if (!c || surplus(c)) {
-        c = park(r);
-        if (!c)
-            return NULL;
-    }
-    if (is_settled(r, c))
-        return c->ring ? c->ring : r->ch;
     mf__reader_flush(r);
     note_settled(r, c);
     mf__take_back(r);
     settle_on_cpu(r, mf__placement_unbound(r->session, c) ? -1 : atomic_load(&r->home));
-    while (!mf__placement_apply(r, c)) {
+    while (c && !mf__placement_apply(r, c)) {
         /* The monitor sees a crew that is too small, and takes a thread that may run as it should. */
         atomic_fetch_sub(&c->limit, 1);
         atomic_fetch_sub(&c->members, 1);
         mf__monitor_wake(r->session);
         c = park(r);
-        if (!c)
-            return NULL;
     }
+    return c;
+}
+
+struct mf__channel *mf__crew_channel(struct mf__reader *r)
+{
+    struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
+
+    if (!c || surplus(c))
+        c = park(r);
+    if (c && !is_settled(r, c))
+        c = session_crew_settle(r, c);
+    if (!c)
+        return NULL;
     return c->ring ? c->ring : r->ch;
 }
 
@@ -7031,7 +7036,7 @@ MF__COLD static void forgotten_answer(struct mf__slot *slot)
 }
 
 /* The handler has returned: the slot is the reader's again, now or when somebody else's answer is out. */
-static void settle(struct mf__slot *slot, bool kept)
+static void session_dispatch_settle(struct mf__slot *slot, bool kept)
 {
     if (slot->row->reply == MF__REPLY_NEVER)
         atomic_store_explicit(&slot->unique, 0, memory_order_relaxed);
@@ -7046,7 +7051,7 @@ static void answer_error(struct mf__slot *slot, int error)
 {
     if (slot->row->reply != MF__REPLY_NEVER && mf__token_claim(mf__slot_token(slot)) == 0)
         mf__send_error(slot, error);
-    settle(slot, false);
+    session_dispatch_settle(slot, false);
 }
 
 /*
@@ -7123,7 +7128,7 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
     if (slot->received_ns)
         mf__count_handler(mf__self, slot);
     if (slot->row->reply == MF__REPLY_NEVER || rc == MF_ANSWERED || rc == MF_ANSWER_LATER) {
-        settle(slot, slot->kept || rc == MF_ANSWER_LATER);
+        session_dispatch_settle(slot, slot->kept || rc == MF_ANSWER_LATER);
         return;
     }
     if (mf__token_claim(call->req) == 0) {
@@ -7134,7 +7139,7 @@ static void enter_handler(struct mf_session *s, struct mf__slot *slot)
         else
             mf__refuse(slot, "the handler returned a number that is no errno");
     }
-    settle(slot, slot->kept);
+    session_dispatch_settle(slot, slot->kept);
 }
 
 MF__COLD static void session_message(struct mf__reader *r, struct mf__slot *slot)
@@ -7147,7 +7152,7 @@ MF__COLD static void session_message(struct mf__reader *r, struct mf__slot *slot
         return;
     default: break;
     }
-    settle(slot, false);
+    session_dispatch_settle(slot, false);
 }
 
 MF__COLD static void malformed(struct mf__reader *r, struct mf__slot *slot)
@@ -11839,12 +11844,6 @@ static inline void count_one(_Atomic uint64_t *counter)
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
-/* Where one thread at a time may. */
-static inline void count_alone(_Atomic uint64_t *counter)
-{
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
-}
-
 static inline void nap(void)
 {
     const struct timespec time = { .tv_nsec = NAP_NS };
@@ -11939,7 +11938,7 @@ static void transport_ring_deliver(struct ring *r, uint32_t index, struct mf__io
 
     e->commit_id = e->head->ring_ent_in_out.commit_id;
     e->at = payload_of(r, e);
-    count_alone(&e->requests);
+    mf__count(&e->requests, 1);
     io->entry = index;
     io->queue = e->queue;
     io->commit_id = e->commit_id;
@@ -12118,7 +12117,7 @@ static int await(struct ring *r)
         mf__ring_follow(r);
         return 0;
     }
-    count_alone(&r->counts.waits);
+    mf__count(&r->counts.waits, 1);
     rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
     atomic_store(&r->led, false);
     if (rc >= 0)
@@ -12203,9 +12202,9 @@ MF__COLD static void give_to_reader(struct ring *r, uint32_t index)
 }
 
 /*
- * A system call forgets where the functions that led to it return to: the processor guesses each of these returns wrong.
- * So an answer is best submitted where few have been called, by the receive that follows, and several at once if there
- * is more to do.
+ * While a system call lets another task run, the processor forgets where the functions that led to it return to. So an
+ * answer is best submitted where few have been called, by the receive that follows, and several at once if there is more
+ * to do.
  */
 static int commit_or_hold(struct ring *r, const struct mf__io *io)
 {
