@@ -141,6 +141,7 @@ static void session_free(struct mf_session *s)
     }
     mf__crews_free(s);
     free(s->rings);
+    mf__door_destroy(&s->door);
     pthread_cond_destroy(&s->changed);
     pthread_cond_destroy(&s->monitor_cond);
     pthread_mutex_destroy(&s->monitor_lock);
@@ -156,11 +157,12 @@ static void session_free(struct mf_session *s)
 static void init_locks(struct mf_session *s)
 {
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
+    mf__cond_init(&s->changed);
     pthread_mutex_init(&s->serial, NULL);
     pthread_mutex_init(&s->unmounting, NULL);
     pthread_mutex_init(&s->monitor_lock, NULL);
     pthread_cond_init(&s->monitor_cond, NULL);
+    mf__door_init(&s->door);
 }
 
 static int session_alloc(const struct mf_session_opts *opts, struct mf_session **out, struct mf_error *err)

@@ -4,6 +4,7 @@
 #define MF_BASE_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -54,6 +55,11 @@ struct mf__region {
 };
 int mf__region_new(struct mf__region *out, size_t size);
 void mf__region_free(struct mf__region *region);
+
+/* A condition whose limits follow the monotonic clock. */
+void mf__cond_init(pthread_cond_t *cond);
+/* At most `ns`. false: nobody signalled. */
+bool mf__cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns);
 
 struct mf__log {
     void (*sink)(uint32_t level, const char *text, void *user); /* NULL = standard error */

@@ -71,6 +71,7 @@ void mf__crew_spread(struct mf_session *s)
     bool served[MF__MAX_READERS] = { false };
     uint32_t spares = 0;
 
+    mf__door_free_stuck(s);
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
@@ -92,6 +93,20 @@ void mf__crew_spread(struct mf_session *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t count)
+{
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && count; i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING) {
+            mf__kick(r);
+            count--;
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
 {
     uint32_t members = atomic_load(&c->members);
@@ -101,16 +116,9 @@ void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
     atomic_store(&c->limit, limit);
     mf__count(&s->shrinks, 1);
     mf__count(&c->shrinks, 1);
-    pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && members > limit; i++) {
-        struct mf__reader *r = s->readers[i];
-
-        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING) {
-            mf__kick(r);
-            members--;
-        }
-    }
-    pthread_mutex_unlock(&s->lock);
+    if (!c->ring)
+        mf__door_tell(s);
+    mf__crew_recall(s, c, members - limit);
 }
 
 static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)
@@ -134,12 +142,14 @@ static int32_t ring_cpu(const struct mf_session *s, uint32_t ring)
 }
 
 /* Readers of the device share the CPUs out if they are told to, or yield there: see placement.c. */
-static int32_t reader_cpu(const struct mf__reader *r, const struct mf__crew *c)
+int32_t mf__crew_cpu(const struct mf__reader *r, const struct mf__crew *c)
 {
     long cpus;
 
     if (c->ring || (r->session->opts.placement != MF_PLACEMENT_PINNED && !r->session->place.on_device))
         return c->cpu;
+    if (atomic_load(&r->seated))
+        return atomic_load(&r->home); /* the seat's */
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     return cpus > 0 ? (int32_t)(r->index % (uint32_t)cpus) : -1;
 }
@@ -198,6 +208,8 @@ int mf__crews_make(struct mf_session *s)
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;
+    s->door.used = s->may_grow && !s->ring_count;
+    atomic_store(&s->door.shut, s->door.used);
     return rc;
 }
 
@@ -277,6 +289,7 @@ static struct mf__crew *park(struct mf__reader *r)
     int cancel;
 
     mf__reader_flush(r);
+    mf__door_leave(r);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->crew, NULL);
@@ -301,7 +314,7 @@ static bool is_settled(const struct mf__reader *r, const struct mf__crew *c)
 static void note_settled(struct mf__reader *r, struct mf__crew *c)
 {
     if (r->settled != c)
-        atomic_store(&r->home, reader_cpu(r, c));
+        atomic_store(&r->home, mf__crew_cpu(r, c));
     r->settled = c;
     r->settled_mode = atomic_load(&r->session->place_mode);
     r->settled_home = atomic_load(&r->home);
@@ -324,12 +337,33 @@ static struct mf__crew *settle(struct mf__reader *r, struct mf__crew *c)
     return c;
 }
 
+static bool needs_seat(const struct mf__reader *r, const struct mf__crew *c)
+{
+    return !c->ring && atomic_load_explicit(&r->session->door.shut, memory_order_relaxed) &&
+           !atomic_load_explicit(&r->seated, memory_order_relaxed);
+}
+
+/* The crew that it serves then; NULL: the session stops. */
+MF__COLD static struct mf__crew *wait_for_seat(struct mf__reader *r, struct mf__crew *c)
+{
+    if (r->settled != c)
+        atomic_store(&r->home, mf__crew_cpu(r, c)); /* unless somebody sits there */
+    while (c && needs_seat(r, c) && !atomic_load(&r->session->stop)) {
+        mf__door_wait(r, c);
+        if (surplus(c))
+            c = park(r);
+    }
+    return atomic_load(&r->session->stop) ? NULL : c;
+}
+
 struct mf__channel *mf__crew_channel(struct mf__reader *r)
 {
     struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
 
     if (!c || surplus(c))
         c = park(r);
+    if (c && needs_seat(r, c))
+        c = wait_for_seat(r, c);
     if (c && !is_settled(r, c))
         c = settle(r, c);
     if (!c)
@@ -341,6 +375,7 @@ void mf__crew_leave(struct mf__reader *r)
 {
     struct mf__crew *c = atomic_load(&r->crew);
 
+    mf__door_leave(r);
     atomic_store(&r->crew, NULL); /* nobody else changes it while it is set */
     if (c)
         atomic_fetch_sub(&c->members, 1);

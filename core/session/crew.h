@@ -2,10 +2,11 @@
 /*
  * crew.h - readers that serve one source together: a ring, or the device.
  *
- * The members of a crew receive and handle; the other readers are parked. A crew is no larger than it need be:
- * readers that only wait for a lock of the language (a GIL), or for a CPU, take time from each other. A monitor
- * looks each millisecond whether all members of a crew are in handlers that do not return, and gives it one more;
- * a crew that has had idle members for long loses one. The monitor sleeps while nothing happens.
+ * The members of a crew receive and handle, on the device as many at once as have seats (door.h); the other readers
+ * are parked. A crew is no larger than it need be: readers that only wait for a lock of the language (a GIL), or for
+ * a CPU, take time from each other. A monitor looks each millisecond whether all members of a crew are in handlers
+ * that do not return, and gives it one more; a crew that has had idle members for long loses one. The monitor sleeps
+ * while nothing happens.
  */
 #ifndef MF_CREW_H
 #define MF_CREW_H
@@ -55,6 +56,10 @@ void mf__crews_free(struct mf_session *s);
 void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode);
 /* Of the readers of the device, while there is one for each CPU: a CPU that has none gets one from where there are more. */
 void mf__crew_spread(struct mf_session *s);
+/* So many of the members that wait for requests look whether they still should. */
+void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t count);
+/* The CPU that is this reader's as a member of `c`; -1: any. */
+int32_t mf__crew_cpu(const struct mf__reader *r, const struct mf__crew *c);
 /* Fewer members: whoever looks next parks itself, and those that wait for requests are made to look. */
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit);
 

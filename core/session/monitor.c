@@ -32,8 +32,9 @@
 
 struct view {
     uint32_t members;
-    uint32_t free;
-    uint32_t stuck; /* of the device, while its readers are placed */
+    uint32_t free;    /* not in handlers; */
+    uint32_t waiting; /* of those, without a seat */
+    uint32_t stuck;   /* of the device, while its readers are placed */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
@@ -44,6 +45,7 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
     memset(v, 0, sizeof(*v));
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
+        uint32_t state = atomic_load(&r->state);
 
         if (atomic_load(&r->crew) != c)
             continue;
@@ -51,8 +53,8 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
         v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
-        if (atomic_load(&r->state) != MF__READER_BUSY)
-            v->free++;
+        v->free += state != MF__READER_BUSY;
+        v->waiting += state == MF__READER_WAITING;
         if (!c->ring && mf__reader_stuck(r))
             v->stuck++;
     }
@@ -67,13 +69,13 @@ static bool waits_in_handler(struct mf__reader *r)
            atomic_load(&r->state) == MF__READER_BUSY && atomic_load(&r->stats.requests) == requests;
 }
 
-/* None of a crew's members runs, waits for a CPU, or could receive. */
+/* None of a crew's members runs, waits for a CPU, or receives. */
 static bool all_wait(struct mf_session *s, struct mf__crew *c)
 {
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) == c && !waits_in_handler(r))
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) != MF__READER_WAITING && !waits_in_handler(r))
             return false;
     }
     return true;
@@ -202,7 +204,7 @@ bool mf__handlers_wait(struct mf_session *s)
             return true;
     }
     look(s, &s->crews[0], &v);
-    return v.members - v.stuck > s->one_per_cpu;
+    return v.members - v.stuck - v.waiting > s->one_per_cpu;
 }
 
 /* And many requests come. */
@@ -231,7 +233,9 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
 
     if (v->members - v->stuck < c->base)
         return 1;
-    if (v->free || v->members == 0) {
+    if (!c->ring && mf__door_lacks(s))
+        return (v->members + 1) / 2;
+    if (v->free > v->waiting || v->members == 0) {
         c->stuck_ticks = c->asleep_looks = 0;
         return 0;
     }
@@ -294,13 +298,19 @@ enum found { QUIET, FAST, STEADY, OTHER };
 
 static enum found judge(const struct mf__crew *c, const struct view *v)
 {
-    if (v->served == 0 && v->free)
+    if (v->served == 0 && v->free > v->waiting)
         return QUIET;
     if (fast(c) && !c->thin_ticks)
         return FAST;
     if (c->calm_ticks >= CALM_TICKS || (never_slow(c) && (c->timed_mean || v->free)))
         return STEADY;
     return OTHER;
+}
+
+/* One more receives: one who waits for a seat, or a new member. */
+static bool reinforce(struct mf_session *s, struct mf__crew *c, const struct view *v)
+{
+    return (v->waiting && mf__door_admit(s)) || grow(s, c);
 }
 
 static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
@@ -311,6 +321,8 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
     look(s, c, &v);
     if (c->ring)
         mf__ring_look(c->ring);
+    else
+        mf__door_try(s);
     if (v.requests > c->requests) /* else nothing came, or a member has gone with its count */
         v.served = v.requests - c->requests;
     v.rate = v.served / ticks;
@@ -319,7 +331,7 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
     more = lacking(s, c, &v);
     c->calm_ticks = v.free && !more ? c->calm_ticks + ticks : 0;
     if (more) {
-        while (more-- && grow(s, c))
+        while (more-- && reinforce(s, c, &v))
             continue;
         if (c->taken && c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */

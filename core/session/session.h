@@ -17,6 +17,7 @@
 #include "base/base.h"
 #include "mount/mount.h"
 #include "session/crew.h"
+#include "session/door.h"
 #include "transport/transport.h"
 #include "wire/wire.h"
 
@@ -103,7 +104,14 @@ struct mf__counters {
     _Atomic uint64_t latency[MF_STATS_BUCKETS];
 };
 
-enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, MF__READER_PARKED, MF__READER_ENDED };
+enum mf__reader_state {
+    MF__READER_NEW,
+    MF__READER_WAITING, /* for a seat: door.h */
+    MF__READER_RECEIVING,
+    MF__READER_BUSY,
+    MF__READER_PARKED,
+    MF__READER_ENDED
+};
 
 /* Of a thread, in /proc; the monitor's own. */
 enum mf__task_file { MF__TASK_STAT, MF__TASK_SCHEDSTAT, MF__TASK_CHILDREN, MF__TASK_FILES };
@@ -124,6 +132,8 @@ struct mf__reader {
     int32_t settled_home;              /* where that was, */
     uint32_t settled_mode;             /* and in which of the session's MF__PLACE_* */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
+    _Atomic bool seated;               /* on the device, while the door is shut: door.h; */
+    uint64_t seen_requests;            /* stats.requests at the last look from there */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
     _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU: see mf__free_reader() */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
@@ -216,6 +226,7 @@ struct mf_session {
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
     _Atomic uint32_t turn_pass, turn_passes; /* requests that need not wait for their turn; so many the last time */
     char turn_line[MF__CACHE_LINE - 3 * sizeof(uint32_t)];
+    struct mf__door door; /* of crews[0] */
     pthread_t monitor;
     bool monitor_on;
     pthread_mutex_t monitor_lock;

@@ -133,21 +133,14 @@ static struct mf__slot *pop_free(struct mf__reader *r)
 /* All slots are kept by handlers that answer later: wait until one comes back, or the session stops. */
 static void wait_for_return(struct mf__reader *r)
 {
-    const struct timespec limit = { .tv_nsec = 100 * 1000 * 1000 };
-    struct timespec until;
     struct mf_session *s = r->session;
     int cancel;
 
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->starving, 1);
-    if (!atomic_load(&r->returned) && !atomic_load(&s->stop)) {
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += limit.tv_nsec;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&s->changed, &s->lock, &until);
-    }
+    if (!atomic_load(&r->returned) && !atomic_load(&s->stop))
+        (void)mf__cond_wait(&s->changed, &s->lock, MF_SECOND / 10);
     atomic_store(&r->starving, 0);
     pthread_mutex_unlock(&s->lock);
     pthread_setcancelstate(cancel, NULL);

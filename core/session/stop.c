@@ -31,15 +31,10 @@ void mf_session_stop(struct mf_session *s)
 static void wait_changed(struct mf_session *s, uint64_t deadline, uint64_t slice)
 {
     uint64_t now = mf__now_ns();
-    struct timespec until;
 
     if (now + slice > deadline)
         slice = deadline > now ? deadline - now : 0;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += (long)(slice % MF_SECOND);
-    until.tv_sec += (time_t)(slice / MF_SECOND) + until.tv_nsec / (long)MF_SECOND;
-    until.tv_nsec %= (long)MF_SECOND;
-    pthread_cond_timedwait(&s->changed, &s->lock, &until);
+    (void)mf__cond_wait(&s->changed, &s->lock, slice);
 }
 
 /* ---- unmounting, which may wait for dirty pages and so for the filesystem itself ------------------- */
@@ -151,7 +146,8 @@ static bool wait_readers(struct mf_session *s, uint64_t deadline)
     pthread_mutex_lock(&s->lock);
     while (atomic_load(&s->alive) && mf__now_ns() < deadline) {
         kick_all(s);
-        pthread_cond_broadcast(&s->changed); /* a reader may wait for a slot */
+        pthread_cond_broadcast(&s->changed); /* a reader may wait for a slot, */
+        mf__door_tell(s);                    /* or for a seat */
         wait_changed(s, deadline, slice);
         if (slice < MF_SECOND / 100)
             slice *= 2;

@@ -57,14 +57,9 @@ void mf__ring_shut(struct mf__channel *ch)
 
 static void init_locks(struct ring *r)
 {
-    pthread_condattr_t attr;
-
     pthread_mutex_init(&r->submit, NULL);
     pthread_mutex_init(&r->follow, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->called, &attr);
-    pthread_condattr_destroy(&attr);
+    mf__cond_init(&r->called);
 }
 
 void mf__ring_forget(struct mf__channel *ch)

@@ -266,8 +266,8 @@ void mf__ring_call(struct mf__channel *ch)
  */
 struct watch {
     bool mine;
-    uint32_t head; /* at the last look */
-    long wait_ns;  /* until the next */
+    uint32_t head;    /* at the last look */
+    uint64_t wait_ns; /* until the next */
 };
 
 /* Has nobody taken a request since the last look, nor waits for one, although there is something to do? */
@@ -288,14 +288,9 @@ static bool followers_look(struct ring *r)
 /* With the lock held. Whether to go. */
 static bool look_after(struct ring *r, struct watch *w)
 {
-    struct timespec until;
     uint32_t head;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += w->wait_ns;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    if (pthread_cond_timedwait(&r->called, &r->follow, &until) == 0)
+    if (mf__cond_wait(&r->called, &r->follow, w->wait_ns))
         return false;
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
     if (left_alone(r, head, w->head))

@@ -912,6 +912,11 @@ struct mf__region {
 int mf__region_new(struct mf__region *out, size_t size);
 void mf__region_free(struct mf__region *region);
 
+/* A condition whose limits follow the monotonic clock. */
+void mf__cond_init(pthread_cond_t *cond);
+/* At most `ns`. false: nobody signalled. */
+bool mf__cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns);
+
 struct mf__log {
     void (*sink)(uint32_t level, const char *text, void *user); /* NULL = standard error */
     void *user;
@@ -1032,10 +1037,11 @@ int mf__mount_fd_path(const char *mountpoint);
 /*
  * crew.h - readers that serve one source together: a ring, or the device.
  *
- * The members of a crew receive and handle; the other readers are parked. A crew is no larger than it need be:
- * readers that only wait for a lock of the language (a GIL), or for a CPU, take time from each other. A monitor
- * looks each millisecond whether all members of a crew are in handlers that do not return, and gives it one more;
- * a crew that has had idle members for long loses one. The monitor sleeps while nothing happens.
+ * The members of a crew receive and handle, on the device as many at once as have seats (door.h); the other readers
+ * are parked. A crew is no larger than it need be: readers that only wait for a lock of the language (a GIL), or for
+ * a CPU, take time from each other. A monitor looks each millisecond whether all members of a crew are in handlers
+ * that do not return, and gives it one more; a crew that has had idle members for long loses one. The monitor sleeps
+ * while nothing happens.
  */
 #ifndef MF_CREW_H
 #define MF_CREW_H
@@ -2487,6 +2493,10 @@ void mf__crews_free(struct mf_session *s);
 void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode);
 /* Of the readers of the device, while there is one for each CPU: a CPU that has none gets one from where there are more. */
 void mf__crew_spread(struct mf_session *s);
+/* So many of the members that wait for requests look whether they still should. */
+void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t count);
+/* The CPU that is this reader's as a member of `c`; -1: any. */
+int32_t mf__crew_cpu(const struct mf__reader *r, const struct mf__crew *c);
 /* Fewer members: whoever looks next parks itself, and those that wait for requests are made to look. */
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit);
 
@@ -2507,6 +2517,60 @@ int mf__monitor_start(struct mf_session *s);
 void mf__monitor_stop(struct mf_session *s);
 void mf__monitor_wake(struct mf_session *s);
 bool mf__handlers_wait(struct mf_session *s); /* have they of late? */
+
+#endif
+/* core/session/door.h */
+/* SPDX-License-Identifier: MIT */
+/*
+ * door.h - how many readers receive on the device at once.
+ *
+ * The kernel wakes the reader that has waited longest. So those that a crew has beyond its base, for handlers that wait,
+ * take part in the work while none does: they take time from each other, and most where handlers exclude each other (14
+ * of Python's did 0.4 of the calls that two do). Yet one must be there at once when a handler waits. So while most
+ * handlers return at once a crew has as many seats as members that it keeps when all is quiet, and who has none waits at
+ * the door. One of those looks from time to time whether somebody with a seat is still in the handler of the last look,
+ * while another request waits: then that one's seat is free. Where many handlers wait the door is open, and all receive.
+ */
+#ifndef MF_DOOR_H
+#define MF_DOOR_H
+
+
+struct mf_session;
+struct mf__crew;
+struct mf__reader;
+
+struct mf__door {
+    _Atomic bool shut; /* read for each request; the rest is not */
+    bool used;         /* else it is open for good */
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a seat is free, or it is open */
+    uint32_t seated, waiting;
+    bool watched;
+    uint32_t vain_looks;
+    uint64_t left, served; /* seats that were left behind, of late, and requests of the crew when that began */
+    uint64_t since_ns;     /* when it was opened, or shut; */
+    uint64_t open_ns;      /* for how long it stays open */
+};
+
+void mf__door_init(struct mf__door *door);
+void mf__door_destroy(struct mf__door *door);
+
+/* On a reader's thread, which serves `c`, the device's: wait for a seat; or for the end, or until it is one too many. */
+void mf__door_wait(struct mf__reader *r, const struct mf__crew *c);
+/* The reader will not receive next. Its own thread. */
+void mf__door_leave(struct mf__reader *r);
+/* Whoever waits looks again whether he should. */
+void mf__door_tell(struct mf_session *s);
+
+/* The monitor's: */
+/* Shut it again to see whether most handlers return at once now. */
+void mf__door_try(struct mf_session *s);
+/* Nobody receives: let one in who waits, for one whose handler does. false: nobody waits. */
+bool mf__door_admit(struct mf_session *s);
+/* Whoever is in one handler for long (mf__reader_stuck()) loses his seat, and with it his CPU, to the next one. */
+void mf__door_free_stuck(struct mf_session *s);
+/* Seats were left behind of late, and nobody waits at the door to take the next one. */
+bool mf__door_lacks(struct mf_session *s);
 
 #endif
 
@@ -2593,7 +2657,14 @@ struct mf__counters {
     _Atomic uint64_t latency[MF_STATS_BUCKETS];
 };
 
-enum mf__reader_state { MF__READER_NEW, MF__READER_RECEIVING, MF__READER_BUSY, MF__READER_PARKED, MF__READER_ENDED };
+enum mf__reader_state {
+    MF__READER_NEW,
+    MF__READER_WAITING, /* for a seat: door.h */
+    MF__READER_RECEIVING,
+    MF__READER_BUSY,
+    MF__READER_PARKED,
+    MF__READER_ENDED
+};
 
 /* Of a thread, in /proc; the monitor's own. */
 enum mf__task_file { MF__TASK_STAT, MF__TASK_SCHEDSTAT, MF__TASK_CHILDREN, MF__TASK_FILES };
@@ -2614,6 +2685,8 @@ struct mf__reader {
     int32_t settled_home;              /* where that was, */
     uint32_t settled_mode;             /* and in which of the session's MF__PLACE_* */
     uint32_t place_mode;               /* MF__PLACE_* that this thread has taken */
+    _Atomic bool seated;               /* on the device, while the door is shut: door.h; */
+    uint64_t seen_requests;            /* stats.requests at the last look from there */
     _Atomic bool spent;                /* in class SCHED_IDLE without the right to leave it */
     _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU: see mf__free_reader() */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
@@ -2706,6 +2779,7 @@ struct mf_session {
     _Alignas(MF__CACHE_LINE) _Atomic uint32_t turn; /* reader + 1 */
     _Atomic uint32_t turn_pass, turn_passes; /* requests that need not wait for their turn; so many the last time */
     char turn_line[MF__CACHE_LINE - 3 * sizeof(uint32_t)];
+    struct mf__door door; /* of crews[0] */
     pthread_t monitor;
     bool monitor_on;
     pthread_mutex_t monitor_lock;
@@ -3297,6 +3371,7 @@ static void session_free(struct mf_session *s)
     }
     mf__crews_free(s);
     free(s->rings);
+    mf__door_destroy(&s->door);
     pthread_cond_destroy(&s->changed);
     pthread_cond_destroy(&s->monitor_cond);
     pthread_mutex_destroy(&s->monitor_lock);
@@ -3312,11 +3387,12 @@ static void session_free(struct mf_session *s)
 static void api_session_init_locks(struct mf_session *s)
 {
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
+    mf__cond_init(&s->changed);
     pthread_mutex_init(&s->serial, NULL);
     pthread_mutex_init(&s->unmounting, NULL);
     pthread_mutex_init(&s->monitor_lock, NULL);
     pthread_cond_init(&s->monitor_cond, NULL);
+    mf__door_init(&s->door);
 }
 
 static int session_alloc(const struct mf_session_opts *opts, struct mf_session **out, struct mf_error *err)
@@ -4033,6 +4109,36 @@ void mf__logf(const struct mf__log *log, uint32_t level, const char *fmt, ...)
     errno = saved;
 }
 #undef LINE_MAX_BYTES
+
+/* ==== core/base/wait.c ==== */
+/* SPDX-License-Identifier: MIT */
+/* wait.c - waiting with a limit, which no change of the system's clock moves. */
+#include <time.h>
+
+
+#define SECOND 1000000000ull
+
+void mf__cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+bool mf__cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    ns += (uint64_t)until.tv_nsec;
+    until.tv_sec += (time_t)(ns / SECOND);
+    until.tv_nsec = (long)(ns % SECOND);
+    return pthread_cond_timedwait(cond, lock, &until) == 0;
+}
+#undef SECOND
 
 /* ==== core/mount/helper.c ==== */
 /* SPDX-License-Identifier: MIT */
@@ -6704,6 +6810,7 @@ void mf__crew_spread(struct mf_session *s)
     bool served[MF__MAX_READERS] = { false };
     uint32_t spares = 0;
 
+    mf__door_free_stuck(s);
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
@@ -6725,6 +6832,20 @@ void mf__crew_spread(struct mf_session *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t count)
+{
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && count; i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING) {
+            mf__kick(r);
+            count--;
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
 {
     uint32_t members = atomic_load(&c->members);
@@ -6734,16 +6855,9 @@ void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
     atomic_store(&c->limit, limit);
     mf__count(&s->shrinks, 1);
     mf__count(&c->shrinks, 1);
-    pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < atomic_load(&s->reader_count) && members > limit; i++) {
-        struct mf__reader *r = s->readers[i];
-
-        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING) {
-            mf__kick(r);
-            members--;
-        }
-    }
-    pthread_mutex_unlock(&s->lock);
+    if (!c->ring)
+        mf__door_tell(s);
+    mf__crew_recall(s, c, members - limit);
 }
 
 static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)
@@ -6767,12 +6881,14 @@ static int32_t ring_cpu(const struct mf_session *s, uint32_t ring)
 }
 
 /* Readers of the device share the CPUs out if they are told to, or yield there: see placement.c. */
-static int32_t reader_cpu(const struct mf__reader *r, const struct mf__crew *c)
+int32_t mf__crew_cpu(const struct mf__reader *r, const struct mf__crew *c)
 {
     long cpus;
 
     if (c->ring || (r->session->opts.placement != MF_PLACEMENT_PINNED && !r->session->place.on_device))
         return c->cpu;
+    if (atomic_load(&r->seated))
+        return atomic_load(&r->home); /* the seat's */
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     return cpus > 0 ? (int32_t)(r->index % (uint32_t)cpus) : -1;
 }
@@ -6831,6 +6947,8 @@ int mf__crews_make(struct mf_session *s)
     s->takes_turns = (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && total > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
     s->reader_limit = reader_limit(s, total);
     s->may_grow = s->reader_limit > total || total > reader;
+    s->door.used = s->may_grow && !s->ring_count;
+    atomic_store(&s->door.shut, s->door.used);
     return rc;
 }
 
@@ -6910,6 +7028,7 @@ static struct mf__crew *park(struct mf__reader *r)
     int cancel;
 
     mf__reader_flush(r);
+    mf__door_leave(r);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->crew, NULL);
@@ -6934,7 +7053,7 @@ static bool is_settled(const struct mf__reader *r, const struct mf__crew *c)
 static void note_settled(struct mf__reader *r, struct mf__crew *c)
 {
     if (r->settled != c)
-        atomic_store(&r->home, reader_cpu(r, c));
+        atomic_store(&r->home, mf__crew_cpu(r, c));
     r->settled = c;
     r->settled_mode = atomic_load(&r->session->place_mode);
     r->settled_home = atomic_load(&r->home);
@@ -6957,12 +7076,33 @@ static struct mf__crew *session_crew_settle(struct mf__reader *r, struct mf__cre
     return c;
 }
 
+static bool needs_seat(const struct mf__reader *r, const struct mf__crew *c)
+{
+    return !c->ring && atomic_load_explicit(&r->session->door.shut, memory_order_relaxed) &&
+           !atomic_load_explicit(&r->seated, memory_order_relaxed);
+}
+
+/* The crew that it serves then; NULL: the session stops. */
+MF__COLD static struct mf__crew *wait_for_seat(struct mf__reader *r, struct mf__crew *c)
+{
+    if (r->settled != c)
+        atomic_store(&r->home, mf__crew_cpu(r, c)); /* unless somebody sits there */
+    while (c && needs_seat(r, c) && !atomic_load(&r->session->stop)) {
+        mf__door_wait(r, c);
+        if (surplus(c))
+            c = park(r);
+    }
+    return atomic_load(&r->session->stop) ? NULL : c;
+}
+
 struct mf__channel *mf__crew_channel(struct mf__reader *r)
 {
     struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
 
     if (!c || surplus(c))
         c = park(r);
+    if (c && needs_seat(r, c))
+        c = wait_for_seat(r, c);
     if (c && !is_settled(r, c))
         c = session_crew_settle(r, c);
     if (!c)
@@ -6974,6 +7114,7 @@ void mf__crew_leave(struct mf__reader *r)
 {
     struct mf__crew *c = atomic_load(&r->crew);
 
+    mf__door_leave(r);
     atomic_store(&r->crew, NULL); /* nobody else changes it while it is set */
     if (c)
         atomic_fetch_sub(&c->members, 1);
@@ -7238,6 +7379,273 @@ void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
 #undef TURN_PASSES_MAX
 #undef TURN_SPINS
 
+/* ==== core/session/door.c ==== */
+/* SPDX-License-Identifier: MIT */
+/* door.c - seats for readers of the device: who has one, who waits for one, who loses his. */
+
+
+#define WATCH_NS 200000u               /* between two looks */
+#define PATIENCE 256u                  /* looks in vain, after which it is left to the monitor */
+#define FEW_LEFT 4u                    /* seats: until then it says nothing that they were left behind */
+#define OPEN_NS 64000000u              /* at first; a trial costs a few milliseconds where most handlers wait; */
+#define OPEN_MAX_NS 1024000000u        /* doubled up to this each time that one fails, */
+#define TRIAL_NS 64000000u             /* which is within this time */
+#define LEFT_OF (64u * MF__SLOW_LIMIT) /* requests after which what was counted before counts half */
+
+void mf__door_init(struct mf__door *door)
+{
+    pthread_mutex_init(&door->lock, NULL);
+    mf__cond_init(&door->changed);
+}
+
+void mf__door_destroy(struct mf__door *door)
+{
+    pthread_cond_destroy(&door->changed);
+    pthread_mutex_destroy(&door->lock);
+}
+
+/* ---- seats: with the lock held ------------------------------------------------------------------- */
+
+/* Without a seat it belongs where it did before: else many might come to belong to one CPU. */
+static void stand_up(struct mf_session *s, struct mf__reader *r)
+{
+    if (!atomic_exchange_explicit(&r->seated, false, memory_order_relaxed))
+        return;
+    atomic_store(&r->home, mf__crew_cpu(r, &s->crews[0]));
+    s->door.seated--;
+}
+
+/* A seat is one on a CPU where readers have one each: the reader moves to where nobody sits. */
+static void sit_down(struct mf_session *s, struct mf__reader *r)
+{
+    bool taken[MF__MAX_READERS] = { false };
+    int32_t home = atomic_load(&r->home);
+    uint32_t cpu = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        int32_t other = atomic_load(&s->readers[i]->home);
+
+        if (other >= 0 && atomic_load(&s->readers[i]->seated))
+            taken[other] = true;
+    }
+    while (cpu < s->one_per_cpu && taken[cpu])
+        cpu++;
+    if (home >= 0 && taken[home] && cpu < s->one_per_cpu)
+        atomic_store(&r->home, (int32_t)cpu);
+    atomic_store_explicit(&r->seated, true, memory_order_relaxed);
+    s->door.seated++;
+}
+
+static uint64_t all_requests(struct mf_session *s)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        sum += atomic_load_explicit(&s->readers[i]->stats.requests, memory_order_relaxed);
+    return sum;
+}
+
+static void turn(struct mf_session *s, bool shut)
+{
+    struct mf__door *d = &s->door;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        stand_up(s, s->readers[i]);
+    d->since_ns = mf__now_ns();
+    d->left = 0;
+    d->served = all_requests(s);
+    d->vain_looks = 0;
+    atomic_store(&d->shut, shut);
+    pthread_cond_broadcast(&d->changed);
+}
+
+/* Do so many handlers wait that it had better be open? */
+static void session_door_judge(struct mf_session *s)
+{
+    struct mf__door *d = &s->door;
+    uint64_t served = all_requests(s) - d->served;
+
+    if (d->left >= FEW_LEFT && d->left * MF__SLOW_LIMIT > served) {
+        bool failed = mf__now_ns() - d->since_ns < TRIAL_NS;
+
+        d->open_ns = !failed ? OPEN_NS : d->open_ns < OPEN_MAX_NS ? 2 * d->open_ns : OPEN_MAX_NS;
+        turn(s, false);
+    } else if (served > LEFT_OF) {
+        d->served += served / 2;
+        d->left /= 2;
+    }
+}
+
+static void leave_behind(struct mf_session *s, struct mf__reader *r)
+{
+    stand_up(s, r);
+    s->door.left++;
+    s->door.vain_looks = 0;
+}
+
+/* ---- the door ------------------------------------------------------------------------------------ */
+
+/* Where that cannot be asked: yes. */
+static bool request_waits(const struct mf_session *s)
+{
+    struct pollfd p = { .fd = s->channels[0]->fd, .events = POLLIN };
+
+    return p.fd < 0 || poll(&p, 1, 0) > 0;
+}
+
+/* Whoever has a seat and is where he was at the last look loses it, if it is wanted. */
+static void session_door_look(struct mf_session *s)
+{
+    bool wanted = false;
+
+    s->door.vain_looks++;
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+        uint64_t requests = atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
+
+        if (!atomic_load(&r->seated))
+            continue;
+        if (requests == r->seen_requests && atomic_load(&r->state) == MF__READER_BUSY) {
+            wanted = wanted || request_waits(s);
+            if (wanted)
+                leave_behind(s, r);
+        }
+        r->seen_requests = requests;
+    }
+    session_door_judge(s);
+}
+
+static bool full(struct mf_session *s, const struct mf__crew *c)
+{
+    return atomic_load(&s->door.shut) && s->door.seated >= atomic_load(&c->base);
+}
+
+/* For a signal, or as the one who watches for a while. */
+static void wait_once(struct mf_session *s)
+{
+    struct mf__door *d = &s->door;
+
+    if (d->watched || d->vain_looks >= PATIENCE) {
+        pthread_cond_wait(&d->changed, &d->lock);
+        return;
+    }
+    d->watched = true;
+    if (!mf__cond_wait(&d->changed, &d->lock, WATCH_NS))
+        session_door_look(s);
+    d->watched = false;
+}
+
+void mf__door_wait(struct mf__reader *r, const struct mf__crew *c)
+{
+    struct mf_session *s = r->session;
+    struct mf__door *d = &s->door;
+    int cancel;
+
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
+    pthread_mutex_lock(&d->lock);
+    atomic_store(&r->state, MF__READER_WAITING);
+    d->waiting++;
+    while (full(s, c) && !atomic_load(&s->stop) && atomic_load(&c->members) <= atomic_load(&c->limit))
+        wait_once(s);
+    d->waiting--;
+    atomic_store(&r->state, MF__READER_BUSY);
+    if (atomic_load(&d->shut) && !full(s, c))
+        sit_down(s, r);
+    pthread_mutex_unlock(&d->lock);
+    pthread_cond_signal(&d->changed); /* the next one watches */
+    pthread_setcancelstate(cancel, NULL);
+}
+
+void mf__door_leave(struct mf__reader *r)
+{
+    struct mf__door *d = &r->session->door;
+
+    if (!atomic_load(&r->seated))
+        return;
+    pthread_mutex_lock(&d->lock);
+    stand_up(r->session, r);
+    pthread_mutex_unlock(&d->lock);
+    pthread_cond_signal(&d->changed);
+}
+
+/* Without the lock: a reader that yields may be kept from its CPU with it. One that just begins to wait may miss it. */
+void mf__door_tell(struct mf_session *s)
+{
+    pthread_cond_broadcast(&s->door.changed);
+}
+
+/* ---- the monitor's ------------------------------------------------------------------------------- */
+
+void mf__door_try(struct mf_session *s)
+{
+    struct mf__door *d = &s->door;
+
+    if (!d->used || atomic_load(&d->shut) || mf__now_ns() - d->since_ns < d->open_ns)
+        return;
+    pthread_mutex_lock(&d->lock);
+    turn(s, true);
+    pthread_mutex_unlock(&d->lock);
+    mf__crew_recall(s, &s->crews[0], UINT32_MAX); /* those who receive have no seat any more */
+}
+
+/* Here and below: where the lock is not to be had, the next tick is soon. */
+bool mf__door_admit(struct mf_session *s)
+{
+    struct mf__door *d = &s->door;
+    bool done = false;
+
+    if (!atomic_load(&d->shut) || pthread_mutex_trylock(&d->lock) != 0)
+        return false;
+    for (uint32_t i = 0; d->waiting && !done && i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        done = atomic_load(&r->seated) && atomic_load(&r->state) == MF__READER_BUSY;
+        if (done)
+            leave_behind(s, r);
+    }
+    session_door_judge(s);
+    pthread_mutex_unlock(&d->lock);
+    pthread_cond_signal(&d->changed);
+    return done;
+}
+
+void mf__door_free_stuck(struct mf_session *s)
+{
+    struct mf__door *d = &s->door;
+    uint32_t before;
+
+    if (!atomic_load(&d->shut) || pthread_mutex_trylock(&d->lock) != 0)
+        return;
+    before = d->seated;
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        if (mf__reader_stuck(s->readers[i]))
+            stand_up(s, s->readers[i]);
+    }
+    if (d->seated < before)
+        pthread_cond_broadcast(&d->changed);
+    pthread_mutex_unlock(&d->lock);
+}
+
+bool mf__door_lacks(struct mf_session *s)
+{
+    struct mf__door *d = &s->door;
+    bool lacks;
+
+    if (!atomic_load(&d->shut) || pthread_mutex_trylock(&d->lock) != 0)
+        return false;
+    session_door_judge(s);
+    lacks = atomic_load(&d->shut) && d->left && !d->waiting;
+    pthread_mutex_unlock(&d->lock);
+    return lacks;
+}
+#undef FEW_LEFT
+#undef LEFT_OF
+#undef OPEN_MAX_NS
+#undef OPEN_NS
+#undef PATIENCE
+#undef TRIAL_NS
+#undef WATCH_NS
+
 /* ==== core/session/inherit.c ==== */
 /* SPDX-License-Identifier: MIT */
 /*
@@ -7473,7 +7881,6 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
  * the crew gets one more all the same, so that a short request need not wait for the end of a long one. Where many
  * requests were served since the last look one such look says little, and two must agree.
  */
-#include <time.h>
 
 
 #define TICK_NS 1000000
@@ -7496,18 +7903,20 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 
 struct view {
     uint32_t members;
-    uint32_t free;
-    uint32_t stuck; /* of the device, while its readers are placed */
+    uint32_t free;    /* not in handlers; */
+    uint32_t waiting; /* of those, without a seat */
+    uint32_t stuck;   /* of the device, while its readers are placed */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
 };
 
-static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
+static void session_monitor_look(struct mf_session *s, struct mf__crew *c, struct view *v)
 {
     memset(v, 0, sizeof(*v));
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
+        uint32_t state = atomic_load(&r->state);
 
         if (atomic_load(&r->crew) != c)
             continue;
@@ -7515,8 +7924,8 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
         v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
-        if (atomic_load(&r->state) != MF__READER_BUSY)
-            v->free++;
+        v->free += state != MF__READER_BUSY;
+        v->waiting += state == MF__READER_WAITING;
         if (!c->ring && mf__reader_stuck(r))
             v->stuck++;
     }
@@ -7531,13 +7940,13 @@ static bool waits_in_handler(struct mf__reader *r)
            atomic_load(&r->state) == MF__READER_BUSY && atomic_load(&r->stats.requests) == requests;
 }
 
-/* None of a crew's members runs, waits for a CPU, or could receive. */
+/* None of a crew's members runs, waits for a CPU, or receives. */
 static bool all_wait(struct mf_session *s, struct mf__crew *c)
 {
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) == c && !waits_in_handler(r))
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) != MF__READER_WAITING && !waits_in_handler(r))
             return false;
     }
     return true;
@@ -7580,7 +7989,7 @@ static void take_from_others(struct mf_session *s, struct mf__crew *poor)
         struct mf__crew *c = &s->crews[i];
         struct view v;
 
-        look(s, c, &v);
+        session_monitor_look(s, c, &v);
         if (c != poor && v.members > c->base && v.free > 1) {
             mf__crew_shrink(s, c, v.members - 1);
             return;
@@ -7665,8 +8074,8 @@ bool mf__handlers_wait(struct mf_session *s)
         if (!never_slow(&s->crews[i]))
             return true;
     }
-    look(s, &s->crews[0], &v);
-    return v.members - v.stuck > s->one_per_cpu;
+    session_monitor_look(s, &s->crews[0], &v);
+    return v.members - v.stuck - v.waiting > s->one_per_cpu;
 }
 
 /* And many requests come. */
@@ -7695,7 +8104,9 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
 
     if (v->members - v->stuck < c->base)
         return 1;
-    if (v->free || v->members == 0) {
+    if (!c->ring && mf__door_lacks(s))
+        return (v->members + 1) / 2;
+    if (v->free > v->waiting || v->members == 0) {
         c->stuck_ticks = c->asleep_looks = 0;
         return 0;
     }
@@ -7758,7 +8169,7 @@ enum found { QUIET, session_monitor_FAST, STEADY, OTHER };
 
 static enum found session_monitor_judge(const struct mf__crew *c, const struct view *v)
 {
-    if (v->served == 0 && v->free)
+    if (v->served == 0 && v->free > v->waiting)
         return QUIET;
     if (fast(c) && !c->thin_ticks)
         return session_monitor_FAST;
@@ -7767,14 +8178,22 @@ static enum found session_monitor_judge(const struct mf__crew *c, const struct v
     return OTHER;
 }
 
+/* One more receives: one who waits for a seat, or a new member. */
+static bool reinforce(struct mf_session *s, struct mf__crew *c, const struct view *v)
+{
+    return (v->waiting && mf__door_admit(s)) || session_monitor_grow(s, c);
+}
+
 static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
 {
     struct view v;
     uint32_t more;
 
-    look(s, c, &v);
+    session_monitor_look(s, c, &v);
     if (c->ring)
         mf__ring_look(c->ring);
+    else
+        mf__door_try(s);
     if (v.requests > c->requests) /* else nothing came, or a member has gone with its count */
         v.served = v.requests - c->requests;
     v.rate = v.served / ticks;
@@ -7783,7 +8202,7 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
     more = lacking(s, c, &v);
     c->calm_ticks = v.free && !more ? c->calm_ticks + ticks : 0;
     if (more) {
-        while (more-- && session_monitor_grow(s, c))
+        while (more-- && reinforce(s, c, &v))
             continue;
         if (c->taken && c->ticks < c->window && c->window < WINDOW_MAX)
             c->window *= 2; /* it was taken away too early */
@@ -9981,21 +10400,14 @@ static struct mf__slot *pop_free(struct mf__reader *r)
 /* All slots are kept by handlers that answer later: wait until one comes back, or the session stops. */
 static void wait_for_return(struct mf__reader *r)
 {
-    const struct timespec limit = { .tv_nsec = 100 * 1000 * 1000 };
-    struct timespec until;
     struct mf_session *s = r->session;
     int cancel;
 
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->starving, 1);
-    if (!atomic_load(&r->returned) && !atomic_load(&s->stop)) {
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += limit.tv_nsec;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&s->changed, &s->lock, &until);
-    }
+    if (!atomic_load(&r->returned) && !atomic_load(&s->stop))
+        (void)mf__cond_wait(&s->changed, &s->lock, MF_SECOND / 10);
     atomic_store(&r->starving, 0);
     pthread_mutex_unlock(&s->lock);
     pthread_setcancelstate(cancel, NULL);
@@ -10466,15 +10878,10 @@ void mf_session_stop(struct mf_session *s)
 static void wait_changed(struct mf_session *s, uint64_t deadline, uint64_t slice)
 {
     uint64_t now = mf__now_ns();
-    struct timespec until;
 
     if (now + slice > deadline)
         slice = deadline > now ? deadline - now : 0;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += (long)(slice % MF_SECOND);
-    until.tv_sec += (time_t)(slice / MF_SECOND) + until.tv_nsec / (long)MF_SECOND;
-    until.tv_nsec %= (long)MF_SECOND;
-    pthread_cond_timedwait(&s->changed, &s->lock, &until);
+    (void)mf__cond_wait(&s->changed, &s->lock, slice);
 }
 
 /* ---- unmounting, which may wait for dirty pages and so for the filesystem itself ------------------- */
@@ -10586,7 +10993,8 @@ static bool wait_readers(struct mf_session *s, uint64_t deadline)
     pthread_mutex_lock(&s->lock);
     while (atomic_load(&s->alive) && mf__now_ns() < deadline) {
         kick_all(s);
-        pthread_cond_broadcast(&s->changed); /* a reader may wait for a slot */
+        pthread_cond_broadcast(&s->changed); /* a reader may wait for a slot, */
+        mf__door_tell(s);                    /* or for a seat */
         wait_changed(s, deadline, slice);
         if (slice < MF_SECOND / 100)
             slice *= 2;
@@ -12329,14 +12737,9 @@ void mf__ring_shut(struct mf__channel *ch)
 
 static void transport_ring_make_init_locks(struct ring *r)
 {
-    pthread_condattr_t attr;
-
     pthread_mutex_init(&r->submit, NULL);
     pthread_mutex_init(&r->follow, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->called, &attr);
-    pthread_condattr_destroy(&attr);
+    mf__cond_init(&r->called);
 }
 
 void mf__ring_forget(struct mf__channel *ch)
@@ -12750,8 +13153,8 @@ void mf__ring_call(struct mf__channel *ch)
  */
 struct transport_ring_submit_watch {
     bool mine;
-    uint32_t head; /* at the last look */
-    long wait_ns;  /* until the next */
+    uint32_t head;    /* at the last look */
+    uint64_t wait_ns; /* until the next */
 };
 
 /* Has nobody taken a request since the last look, nor waits for one, although there is something to do? */
@@ -12772,14 +13175,9 @@ static bool followers_look(struct ring *r)
 /* With the lock held. Whether to go. */
 static bool look_after(struct ring *r, struct transport_ring_submit_watch *w)
 {
-    struct timespec until;
     uint32_t head;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += w->wait_ns;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    if (pthread_cond_timedwait(&r->called, &r->follow, &until) == 0)
+    if (mf__cond_wait(&r->called, &r->follow, w->wait_ns))
         return false;
     head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
     if (left_alone(r, head, w->head))

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/* How many readers receive on the device at once: door.h. */
+#include <unistd.h>
+
+#include "fs_rig.h"
+
+#define SLEEPERS 16u
+
+static struct fs_rig rig;
+
+static void setup(void)
+{
+    fs_init(&rig);
+    rig.opts.readers = 0; /* as many as it takes */
+    rig.opts.uring = MF_URING_OFF;
+}
+
+TestSuite(session_door, .init = setup, .timeout = 60);
+
+static void run(void)
+{
+    fs_run(&rig);
+    FS_UNTIL(atomic_load(&rig.s->phase) == MF__RUNNING);
+}
+
+static unsigned in_state(enum mf__reader_state state)
+{
+    unsigned n = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&rig.s->reader_count); i++)
+        n += atomic_load(&rig.s->readers[i]->state) == state;
+    return n;
+}
+
+static bool shut(void)
+{
+    return atomic_load(&rig.s->door.shut);
+}
+
+static unsigned seats(void)
+{
+    return atomic_load(&rig.s->crews[0].base);
+}
+
+/* So many handlers at once wait at the gate, and have then gone through it. */
+static void occupy(unsigned n, uint64_t *ids)
+{
+    for (unsigned i = 0; i < n; i++)
+        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig.gate, n), "%u of %u handlers run at once", rig.gate.waiting, n);
+}
+
+static void let_go(unsigned n, const uint64_t *ids)
+{
+    fs_gate_open(&rig.gate);
+    for (unsigned i = 0; i < n; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+    fs_gate_shut(&rig.gate);
+}
+
+/* Requests that are answered at once, so that there is something to judge by, until that was done. */
+static bool comes_true(bool (*condition)(void))
+{
+    for (unsigned i = 0; i < 20000 && !condition(); i++) {
+        cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+        usleep(200);
+    }
+    return condition();
+}
+
+/* Many handlers have waited, and do not any more: the crew has more members than seats. */
+static void grow(void)
+{
+    uint64_t ids[SLEEPERS];
+
+    run();
+    if (seats() >= SLEEPERS)
+        cr_skip_test("needs fewer CPUs than %u", SLEEPERS);
+    occupy(SLEEPERS, ids);
+    cr_expect_not(shut(), "so many handlers wait, and only some may receive");
+    let_go(SLEEPERS, ids);
+    cr_assert(comes_true(shut), "the door stays open");
+    cr_assert_gt(atomic_load(&rig.s->crews[0].members), seats());
+}
+
+static bool only_seats_receive(void)
+{
+    return in_state(MF__READER_RECEIVING) == seats();
+}
+
+FS_TEST(session_door, shut_from_the_start)
+{
+    run();
+    cr_expect(shut());
+    FS_UNTIL(only_seats_receive());
+    cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+    cr_expect(shut());
+}
+
+FS_TEST(session_door, surplus_readers_wait_outside_while_handlers_return_at_once)
+{
+    grow();
+    FS_UNTIL(only_seats_receive());
+    cr_expect_gt(in_state(MF__READER_WAITING), 0);
+    cr_expect_eq(rig.s->door.seated, seats());
+}
+
+/* Whoever waits takes the seat of one whose handler does, with nobody new. */
+FS_TEST(session_door, a_handler_that_waits_loses_its_seat)
+{
+    uint64_t ids[SLEEPERS], growths;
+    unsigned n;
+
+    grow();
+    FS_UNTIL(only_seats_receive());
+    n = seats();
+    if (atomic_load(&rig.s->crews[0].members) <= n)
+        cr_skip_test("the crew has shrunk already");
+    growths = atomic_load(&rig.s->growths);
+    occupy(n, ids);
+    cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+    cr_expect_eq(atomic_load(&rig.s->growths), growths, "a reader was made though one waited");
+    let_go(n, ids);
+}
+
+/* A few among many do not open it. */
+FS_TEST(session_door, a_handler_that_waits_now_and_then_does_not_open_it)
+{
+    grow();
+    for (unsigned round = 0; round < 8 && shut(); round++) {
+        uint64_t id;
+
+        occupy(1, &id);
+        for (unsigned i = 0; i < 400; i++)
+            cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+        let_go(1, &id);
+    }
+    cr_expect(shut());
+}
+
+FS_TEST(session_door, one_more_reader_has_a_seat_of_its_own)
+{
+    unsigned before;
+
+    run();
+    before = seats();
+    cr_assert_geq(mf_session_add_reader(rig.s), 0);
+    cr_expect_eq(seats(), before + 1);
+    FS_UNTIL(only_seats_receive());
+    cr_expect(shut());
+}
+
+FS_TEST(session_door, the_end_does_not_wait_for_those_outside)
+{
+    uint64_t start;
+
+    grow();
+    start = mf__now_ns();
+    cr_expect_eq(fs_stop(&rig), 0);
+    cr_expect_lt(mf__now_ns() - start, MF_SECOND);
+}
