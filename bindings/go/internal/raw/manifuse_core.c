@@ -7515,9 +7515,17 @@ static void session_door_look(struct mf_session *s)
     session_door_judge(s);
 }
 
+/* One alone would keep all others waiting each time that its handler does. */
+static uint32_t seats(const struct mf__door *d, const struct mf__crew *c)
+{
+    uint32_t base = atomic_load(&c->base);
+
+    return base == 1 && d->left ? 2 : base;
+}
+
 static bool full(struct mf_session *s, const struct mf__crew *c)
 {
-    return atomic_load(&s->door.shut) && s->door.seated >= atomic_load(&c->base);
+    return atomic_load(&s->door.shut) && s->door.seated >= seats(&s->door, c);
 }
 
 /* For a signal, or as the one who watches for a while. */
