@@ -189,7 +189,7 @@ func (s *Session) Stats() []ReaderStats {
 	}
 }
 
-// WriteStats writes one line of JSON per reader, and one per ring, to a descriptor.
+// WriteStats writes one line of JSON per reader, one for the device, and one per ring, to a descriptor.
 func (s *Session) WriteStats(fd uintptr) error {
 	return s.call("stats", func(h uintptr, _ *raw.Error) int { return raw.MfSessionWriteStats(h, int(fd)) })
 }

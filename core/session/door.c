@@ -89,6 +89,7 @@ static void judge(struct mf_session *s)
         bool failed = mf__now_ns() - d->since_ns < TRIAL_NS;
 
         d->open_ns = !failed ? OPEN_NS : d->open_ns < OPEN_MAX_NS ? 2 * d->open_ns : OPEN_MAX_NS;
+        mf__count(&d->opened, 1);
         turn(s, false);
     } else if (served > LEFT_OF) {
         d->served += served / 2;
@@ -100,6 +101,7 @@ static void leave_behind(struct mf_session *s, struct mf__reader *r)
 {
     stand_up(s, r);
     s->door.left++;
+    mf__count(&s->door.blocked, 1);
     s->door.vain_looks = 0;
 }
 

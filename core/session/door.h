@@ -29,6 +29,7 @@ struct mf__door {
     uint32_t seated, waiting;
     bool watched;
     uint32_t vain_looks;
+    _Atomic uint64_t blocked, opened; /* how often, all in all: a seat was left behind; it was opened */
     uint64_t left, served; /* seats that were left behind, of late, and requests of the crew when that began */
     uint64_t since_ns;     /* when it was opened, or shut; */
     uint64_t open_ns;      /* for how long it stays open */

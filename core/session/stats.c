@@ -277,13 +277,30 @@ static int write_ring(struct mf_session *s, uint32_t ring, int fd)
                  (unsigned long long)atomic_load(&c->growths), (unsigned long long)atomic_load(&c->shrinks)));
 }
 
+static int write_device(struct mf_session *s, int fd)
+{
+    struct mf__crew *c = &s->crews[0];
+    char line[512];
+
+    return write_line(fd, line,
+                      snprintf(line, sizeof(line),
+                               "{\"device\":0,\"readers\":%u,\"blocked\":%llu,\"opened\":%llu,\"growths\":%llu,"
+                               "\"shrinks\":%llu}\n",
+                               atomic_load(&c->members), (unsigned long long)atomic_load(&s->door.blocked),
+                               (unsigned long long)atomic_load(&s->door.opened),
+                               (unsigned long long)atomic_load(&c->growths),
+                               (unsigned long long)atomic_load(&c->shrinks)));
+}
+
 int mf_session_write_stats(struct mf_session *s, int fd)
 {
     int rc = 0;
 
     for (uint32_t i = 0; rc == 0 && i < atomic_load(&s->reader_count); i++)
         rc = write_reader(s, i, fd);
-    pthread_mutex_lock(&s->lock); /* the rings go at the end */
+    pthread_mutex_lock(&s->lock); /* crews come when it runs, and the rings go at the end */
+    if (rc == 0 && s->crew_count)
+        rc = write_device(s, fd);
     for (uint32_t i = 0; rc == 0 && i + 1 < s->crew_count; i++)
         rc = write_ring(s, i, fd);
     pthread_mutex_unlock(&s->lock);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* How many readers receive on the device at once: door.h. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "fs_rig.h"
@@ -68,6 +71,25 @@ static bool comes_true(bool (*condition)(void))
     return condition();
 }
 
+/* As the statistics have it. */
+static unsigned long long told(const char *what)
+{
+    int fd = memfd_create("stats", MFD_CLOEXEC);
+    unsigned long long n = 0;
+    char text[16384] = "";
+    char *line, *value;
+
+    cr_expect_eq(mf_session_write_stats(rig.s, fd), 0);
+    cr_assert_gt(pread(fd, text, sizeof(text) - 1, 0), 0);
+    close(fd);
+    line = strstr(text, "{\"device\":0,");
+    cr_assert_not_null(line, "%s", text);
+    value = strstr(line, what);
+    cr_assert_not_null(value, "%s", line);
+    cr_expect_eq(sscanf(value + strlen(what), "\":%llu", &n), 1, "%s", line);
+    return n;
+}
+
 /* Many handlers have waited, and do not any more: the crew has more members than seats. */
 static void grow(void)
 {
@@ -78,6 +100,7 @@ static void grow(void)
         cr_skip_test("needs fewer CPUs than %u", SLEEPERS);
     occupy(SLEEPERS, ids);
     cr_expect_not(shut(), "so many handlers wait, and only some may receive");
+    cr_expect_eq(told("opened"), 1);
     let_go(SLEEPERS, ids);
     cr_assert(comes_true(shut), "the door stays open");
     cr_assert_gt(atomic_load(&rig.s->crews[0].members), seats());
@@ -108,7 +131,7 @@ FS_TEST(session_door, surplus_readers_wait_outside_while_handlers_return_at_once
 /* Whoever waits takes the seat of one whose handler does, with nobody new. */
 FS_TEST(session_door, a_handler_that_waits_loses_its_seat)
 {
-    uint64_t ids[SLEEPERS], growths;
+    uint64_t ids[SLEEPERS], growths, blocked;
     unsigned n;
 
     grow();
@@ -117,9 +140,11 @@ FS_TEST(session_door, a_handler_that_waits_loses_its_seat)
     if (atomic_load(&rig.s->crews[0].members) <= n)
         cr_skip_test("the crew has shrunk already");
     growths = atomic_load(&rig.s->growths);
+    blocked = told("blocked");
     occupy(n, ids);
     cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
     cr_expect_eq(atomic_load(&rig.s->growths), growths, "a reader was made though one waited");
+    cr_expect_gt(told("blocked"), blocked);
     let_go(n, ids);
 }
 

@@ -499,7 +499,7 @@ class Session:
                 readers.append(_reader_stats(out))
 
     def write_stats(self, fd: int) -> None:
-        """Write one line of JSON per reader, and one per ring, to a descriptor."""
+        """Write one line of JSON per reader, one for the device, and one per ring, to a descriptor."""
         with self._handle as session:
             check(lib.mf_session_write_stats(session, fd), what="stats")
 

@@ -740,10 +740,12 @@ MF_API int mf_session_info(struct mf_session *s, struct mf_info *out);
 MF_API int mf_session_stats(struct mf_session *s, uint32_t reader, struct mf_reader_stats *out);
 
 /**
- * Write one line of JSON per reader to a descriptor: {"reader":0,"fd":5,"requests":123,...}, and one
- * per ring: {"ring":0,"readers":2,"requests":123,"waits":..,"batches":..,"calls":..,"blocked":..,...}, where calls
- * and blocked tell how often another reader took over since a handler might wait, or did. What the example programs
- * print to standard error at a clean end where the environment has MANIFUSE_STATS=1.
+ * Write one line of JSON per reader to a descriptor: {"reader":0,"fd":5,"requests":123,...}; once the session has run,
+ * one for the device: {"device":0,"readers":2,"blocked":..,"opened":..,"growths":..,"shrinks":..}, and one per ring:
+ * {"ring":0,"readers":2,"requests":123,"waits":..,"batches":..,"calls":..,"blocked":..,...}. calls and blocked tell
+ * how often another reader took over since a handler might wait, or did; opened, how often so many did that all
+ * readers of the device were let in. What the example programs print to standard error at a clean end where the
+ * environment has MANIFUSE_STATS=1.
  */
 MF_API int mf_session_write_stats(struct mf_session *s, int fd);
 
@@ -2547,6 +2549,7 @@ struct mf__door {
     uint32_t seated, waiting;
     bool watched;
     uint32_t vain_looks;
+    _Atomic uint64_t blocked, opened; /* how often, all in all: a seat was left behind; it was opened */
     uint64_t left, served; /* seats that were left behind, of late, and requests of the crew when that began */
     uint64_t since_ns;     /* when it was opened, or shut; */
     uint64_t open_ns;      /* for how long it stays open */
@@ -7469,6 +7472,7 @@ static void session_door_judge(struct mf_session *s)
         bool failed = mf__now_ns() - d->since_ns < TRIAL_NS;
 
         d->open_ns = !failed ? OPEN_NS : d->open_ns < OPEN_MAX_NS ? 2 * d->open_ns : OPEN_MAX_NS;
+        mf__count(&d->opened, 1);
         turn(s, false);
     } else if (served > LEFT_OF) {
         d->served += served / 2;
@@ -7480,6 +7484,7 @@ static void leave_behind(struct mf_session *s, struct mf__reader *r)
 {
     stand_up(s, r);
     s->door.left++;
+    mf__count(&s->door.blocked, 1);
     s->door.vain_looks = 0;
 }
 
@@ -10814,13 +10819,30 @@ static int write_ring(struct mf_session *s, uint32_t ring, int fd)
                  (unsigned long long)atomic_load(&c->growths), (unsigned long long)atomic_load(&c->shrinks)));
 }
 
+static int write_device(struct mf_session *s, int fd)
+{
+    struct mf__crew *c = &s->crews[0];
+    char line[512];
+
+    return write_line(fd, line,
+                      snprintf(line, sizeof(line),
+                               "{\"device\":0,\"readers\":%u,\"blocked\":%llu,\"opened\":%llu,\"growths\":%llu,"
+                               "\"shrinks\":%llu}\n",
+                               atomic_load(&c->members), (unsigned long long)atomic_load(&s->door.blocked),
+                               (unsigned long long)atomic_load(&s->door.opened),
+                               (unsigned long long)atomic_load(&c->growths),
+                               (unsigned long long)atomic_load(&c->shrinks)));
+}
+
 int mf_session_write_stats(struct mf_session *s, int fd)
 {
     int rc = 0;
 
     for (uint32_t i = 0; rc == 0 && i < atomic_load(&s->reader_count); i++)
         rc = write_reader(s, i, fd);
-    pthread_mutex_lock(&s->lock); /* the rings go at the end */
+    pthread_mutex_lock(&s->lock); /* crews come when it runs, and the rings go at the end */
+    if (rc == 0 && s->crew_count)
+        rc = write_device(s, fd);
     for (uint32_t i = 0; rc == 0 && i + 1 < s->crew_count; i++)
         rc = write_ring(s, i, fd);
     pthread_mutex_unlock(&s->lock);
