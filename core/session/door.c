@@ -256,15 +256,17 @@ void mf__door_free_stuck(struct mf_session *s)
     pthread_mutex_unlock(&d->lock);
 }
 
-bool mf__door_lacks(struct mf_session *s)
+uint32_t mf__door_lacks(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
-    bool lacks;
+    uint32_t lacks = 0;
 
     if (!atomic_load(&d->shut) || pthread_mutex_trylock(&d->lock) != 0)
-        return false;
+        return 0;
     judge(s);
-    lacks = atomic_load(&d->shut) && d->left && !d->waiting;
+    if (atomic_load(&d->shut) && d->left && !d->waiting)
+        lacks = 1 + (uint32_t)(d->blocked - d->blocked_then);
+    d->blocked_then = d->blocked;
     pthread_mutex_unlock(&d->lock);
     return lacks;
 }

@@ -30,6 +30,7 @@ struct mf__door {
     bool watched;
     uint32_t vain_looks;
     _Atomic uint64_t blocked, opened; /* how often, all in all: a seat was left behind; it was opened */
+    uint64_t blocked_then;            /* when the monitor looked */
     uint64_t left, served; /* seats that were left behind, of late, and requests of the crew when that began */
     uint64_t since_ns;     /* when it was opened, or shut; */
     uint64_t open_ns;      /* for how long it stays open */
@@ -52,7 +53,7 @@ void mf__door_try(struct mf_session *s);
 bool mf__door_admit(struct mf_session *s);
 /* Whoever is in one handler for long (mf__reader_stuck()) loses his seat, and with it his CPU, to the next one. */
 void mf__door_free_stuck(struct mf_session *s);
-/* Seats were left behind of late, and nobody waits at the door to take the next one. */
-bool mf__door_lacks(struct mf_session *s);
+/* How many more it takes so that somebody waits at the door, where seats were left behind of late. */
+uint32_t mf__door_lacks(struct mf_session *s);
 
 #endif

@@ -33,7 +33,8 @@
 struct view {
     uint32_t members;
     uint32_t free;    /* not in handlers; */
-    uint32_t waiting; /* of those, without a seat */
+    uint32_t waiting; /* of those, without a seat, */
+    uint32_t coming;  /* and who will be there in a moment */
     uint32_t stuck;   /* of the device, while its readers are placed */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
@@ -55,6 +56,7 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
         v->free += state != MF__READER_BUSY;
         v->waiting += state == MF__READER_WAITING;
+        v->coming += state == MF__READER_NEW || state == MF__READER_PARKED;
         if (!c->ring && mf__reader_stuck(r))
             v->stuck++;
     }
@@ -203,8 +205,10 @@ bool mf__handlers_wait(struct mf_session *s)
         if (!never_slow(&s->crews[i]))
             return true;
     }
+    if (s->door.used && !atomic_load(&s->door.shut))
+        return true;
     look(s, &s->crews[0], &v);
-    return v.members - v.stuck - v.waiting > s->one_per_cpu;
+    return v.members - v.stuck > s->one_per_cpu;
 }
 
 /* And many requests come. */
@@ -229,12 +233,13 @@ static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
 /* How many more members a crew should have now. */
 static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
+    uint32_t at_door = !c->ring && !v->coming ? mf__door_lacks(s) : 0;
     uint64_t ran;
 
     if (v->members - v->stuck < c->base)
         return 1;
-    if (!c->ring && mf__door_lacks(s))
-        return (v->members + 1) / 2;
+    if (at_door)
+        return at_door;
     if (v->free > v->waiting || v->members == 0) {
         c->stuck_ticks = c->asleep_looks = 0;
         return 0;
@@ -310,7 +315,7 @@ static enum found judge(const struct mf__crew *c, const struct view *v)
 /* One more receives: one who waits for a seat, or a new member. */
 static bool reinforce(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
-    return (v->waiting && mf__door_admit(s)) || grow(s, c);
+    return v->waiting ? mf__door_admit(s) : grow(s, c);
 }
 
 static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)

@@ -101,6 +101,8 @@ static void grow(void)
     occupy(SLEEPERS, ids);
     cr_expect_not(shut(), "so many handlers wait, and only some may receive");
     cr_expect_eq(told("opened"), 1);
+    usleep(50000);
+    cr_expect_leq(told("readers"), 2 * SLEEPERS, "readers are made that nobody needs");
     let_go(SLEEPERS, ids);
     cr_assert(comes_true(shut), "the door stays open");
     cr_assert_gt(atomic_load(&rig.s->crews[0].members), seats());

@@ -2550,6 +2550,7 @@ struct mf__door {
     bool watched;
     uint32_t vain_looks;
     _Atomic uint64_t blocked, opened; /* how often, all in all: a seat was left behind; it was opened */
+    uint64_t blocked_then;            /* when the monitor looked */
     uint64_t left, served; /* seats that were left behind, of late, and requests of the crew when that began */
     uint64_t since_ns;     /* when it was opened, or shut; */
     uint64_t open_ns;      /* for how long it stays open */
@@ -2572,8 +2573,8 @@ void mf__door_try(struct mf_session *s);
 bool mf__door_admit(struct mf_session *s);
 /* Whoever is in one handler for long (mf__reader_stuck()) loses his seat, and with it his CPU, to the next one. */
 void mf__door_free_stuck(struct mf_session *s);
-/* Seats were left behind of late, and nobody waits at the door to take the next one. */
-bool mf__door_lacks(struct mf_session *s);
+/* How many more it takes so that somebody waits at the door, where seats were left behind of late. */
+uint32_t mf__door_lacks(struct mf_session *s);
 
 #endif
 
@@ -7639,15 +7640,17 @@ void mf__door_free_stuck(struct mf_session *s)
     pthread_mutex_unlock(&d->lock);
 }
 
-bool mf__door_lacks(struct mf_session *s)
+uint32_t mf__door_lacks(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
-    bool lacks;
+    uint32_t lacks = 0;
 
     if (!atomic_load(&d->shut) || pthread_mutex_trylock(&d->lock) != 0)
-        return false;
+        return 0;
     session_door_judge(s);
-    lacks = atomic_load(&d->shut) && d->left && !d->waiting;
+    if (atomic_load(&d->shut) && d->left && !d->waiting)
+        lacks = 1 + (uint32_t)(d->blocked - d->blocked_then);
+    d->blocked_then = d->blocked;
     pthread_mutex_unlock(&d->lock);
     return lacks;
 }
@@ -7917,7 +7920,8 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 struct view {
     uint32_t members;
     uint32_t free;    /* not in handlers; */
-    uint32_t waiting; /* of those, without a seat */
+    uint32_t waiting; /* of those, without a seat, */
+    uint32_t coming;  /* and who will be there in a moment */
     uint32_t stuck;   /* of the device, while its readers are placed */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
@@ -7939,6 +7943,7 @@ static void session_monitor_look(struct mf_session *s, struct mf__crew *c, struc
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
         v->free += state != MF__READER_BUSY;
         v->waiting += state == MF__READER_WAITING;
+        v->coming += state == MF__READER_NEW || state == MF__READER_PARKED;
         if (!c->ring && mf__reader_stuck(r))
             v->stuck++;
     }
@@ -8087,8 +8092,10 @@ bool mf__handlers_wait(struct mf_session *s)
         if (!never_slow(&s->crews[i]))
             return true;
     }
+    if (s->door.used && !atomic_load(&s->door.shut))
+        return true;
     session_monitor_look(s, &s->crews[0], &v);
-    return v.members - v.stuck - v.waiting > s->one_per_cpu;
+    return v.members - v.stuck > s->one_per_cpu;
 }
 
 /* And many requests come. */
@@ -8113,12 +8120,13 @@ static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
 /* How many more members a crew should have now. */
 static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
+    uint32_t at_door = !c->ring && !v->coming ? mf__door_lacks(s) : 0;
     uint64_t ran;
 
     if (v->members - v->stuck < c->base)
         return 1;
-    if (!c->ring && mf__door_lacks(s))
-        return (v->members + 1) / 2;
+    if (at_door)
+        return at_door;
     if (v->free > v->waiting || v->members == 0) {
         c->stuck_ticks = c->asleep_looks = 0;
         return 0;
@@ -8194,7 +8202,7 @@ static enum found session_monitor_judge(const struct mf__crew *c, const struct v
 /* One more receives: one who waits for a seat, or a new member. */
 static bool reinforce(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
-    return (v->waiting && mf__door_admit(s)) || session_monitor_grow(s, c);
+    return v->waiting ? mf__door_admit(s) : session_monitor_grow(s, c);
 }
 
 static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks)
