@@ -291,6 +291,24 @@ FS_TEST(session_readers, as_many_as_there_may_be)
     cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, FS_FILE0)), 0);
 }
 
+/* A reader that is added while the session begins has one thread, whoever starts it. */
+Test(session_readers, one_more_at_the_start, .timeout = 60)
+{
+    for (int i = 0; i < 200; i++) {
+        fs_init(&rig);
+        fs_connect(&rig);
+        fs_run(&rig);
+        for (volatile int spin = 0; spin < i * 100; spin = spin + 1)
+            continue;
+        cr_expect_eq(mf_session_add_reader(rig.s), 1);
+        FS_UNTIL(rig.started >= 2);
+        cr_expect_eq(fs_stop(&rig), 0);
+        cr_expect_eq(rig.started, 2);
+        cr_expect_eq(rig.ended, 2);
+        fs_end(&rig);
+    }
+}
+
 /* A reader that is added while the session ends starts and ends, or is refused: it is never lost. */
 Test(session_readers, one_more_at_the_end, .timeout = 60)
 {

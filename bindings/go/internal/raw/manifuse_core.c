@@ -3643,7 +3643,8 @@ int mf_session_negotiated(struct mf_session *s, struct mf_negotiated *out, uint3
 
 /* ---- running ------------------------------------------------------------------------------------- */
 
-static int enter_running(struct mf_session *s)
+/* *readers: those that it begins with. Who is added from now on has its thread from who adds it. */
+static int enter_running(struct mf_session *s, uint32_t *readers)
 {
     int rc = 0;
 
@@ -3655,15 +3656,16 @@ static int enter_running(struct mf_session *s)
     else
         rc = mf__crews_make(s);
     if (rc == 0)
-        s->phase = MF__RUNNING; /* from here on readers may be added */
+        s->phase = MF__RUNNING;
+    *readers = atomic_load(&s->reader_count);
     pthread_mutex_unlock(&s->lock);
     return rc;
 }
 
 int mf_session_start(struct mf_session *s)
 {
-    int rc = enter_running(s);
-    uint32_t readers = atomic_load(&s->reader_count);
+    uint32_t readers;
+    int rc = enter_running(s, &readers);
 
     if (rc < 0)
         return rc;
@@ -3773,7 +3775,8 @@ static int run_inline(struct mf_session *s)
     struct supervisor v = { .s = s };
     sigset_t kick;
     pthread_t thread;
-    int rc = enter_running(s);
+    uint32_t readers;
+    int rc = enter_running(s, &readers);
 
     if (rc < 0)
         return rc;
