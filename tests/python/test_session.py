@@ -123,9 +123,10 @@ def test_stats(connect: Connect) -> None:
         with refused(errno.ENOENT):
             client.stat("/none")
         client.getattr(2)
+        wait_for(lambda: all(reader.tid > 0 for reader in client.session.stats()), "all threads")
         readers = client.session.stats()
         assert [reader.reader for reader in readers] == list(range(len(readers)))
-        assert all(reader.tid > 0 and len(reader.latency) == 32 for reader in readers)
+        assert all(len(reader.latency) == 32 for reader in readers)
         assert sum(reader.requests for reader in readers) >= 5
         assert sum(reader.ops["read"].requests for reader in readers if "read" in reader.ops) == 1
         assert sum(reader.ops["lookup"].errors for reader in readers if "lookup" in reader.ops) == 1
