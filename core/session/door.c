@@ -65,6 +65,7 @@ static uint64_t all_requests(struct mf_session *s)
     return sum;
 }
 
+/* Nobody has a seat then, and what was judged by is counted anew. */
 static void turn(struct mf_session *s, bool shut)
 {
     struct mf__door *d = &s->door;
@@ -204,7 +205,7 @@ void mf__door_tell(struct mf_session *s)
     pthread_cond_broadcast(&s->door.changed);
 }
 
-/* ---- the monitor's ------------------------------------------------------------------------------- */
+/* ---- the monitor's: whoever has the lock may be a reader that yields, and the next tick is soon --------- */
 
 void mf__door_try(struct mf_session *s)
 {
@@ -212,13 +213,13 @@ void mf__door_try(struct mf_session *s)
 
     if (!d->used || atomic_load(&d->shut) || mf__now_ns() - d->since_ns < d->open_ns)
         return;
-    pthread_mutex_lock(&d->lock);
+    if (pthread_mutex_trylock(&d->lock) != 0)
+        return;
     turn(s, true);
     pthread_mutex_unlock(&d->lock);
     mf__crew_recall(s, &s->crews[0], UINT32_MAX); /* those who receive have no seat any more */
 }
 
-/* Here and below: where the lock is not to be had, the next tick is soon. */
 bool mf__door_admit(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
