@@ -409,8 +409,8 @@ int mf_session_negotiated(struct mf_session *s, struct mf_negotiated *out, uint3
 
 /* ---- running ------------------------------------------------------------------------------------- */
 
-/* *readers: those that it begins with. Who is added from now on has its thread from who adds it. */
-static int enter_running(struct mf_session *s, uint32_t *readers)
+/* How many readers it begins with, or -errno. Who is added from now on has its thread from who adds it. */
+static int enter_running(struct mf_session *s)
 {
     int rc = 0;
 
@@ -421,24 +421,25 @@ static int enter_running(struct mf_session *s, uint32_t *readers)
         rc = -ENOTCONN;
     else
         rc = mf__crews_make(s);
-    if (rc == 0)
+    if (rc == 0) {
         s->phase = MF__RUNNING;
-    *readers = atomic_load(&s->reader_count);
+        rc = (int)atomic_load(&s->reader_count);
+    }
     pthread_mutex_unlock(&s->lock);
     return rc;
 }
 
 int mf_session_start(struct mf_session *s)
 {
-    uint32_t readers;
-    int rc = enter_running(s, &readers);
+    int readers = enter_running(s);
+    int rc = 0;
 
-    if (rc < 0)
-        return rc;
+    if (readers < 0)
+        return readers;
     if ((s->opts.flags & MF_OPT_SIGNALS) && mf__signals_on(s) == 0)
         s->signals_on = true;
     atomic_fetch_add(&s->alive, 1); /* no reader is the last one while others are still to come */
-    for (uint32_t i = 0; i < readers && rc == 0; i++)
+    for (int i = 0; i < readers && rc == 0; i++)
         rc = mf__reader_spawn(s->readers[i]);
     if (rc < 0)
         mf__logf(&s->log, MF_LOG_ERROR, "cannot start all readers: %s", mf__strerror(-rc));
@@ -541,8 +542,7 @@ static int run_inline(struct mf_session *s)
     struct supervisor v = { .s = s };
     sigset_t kick;
     pthread_t thread;
-    uint32_t readers;
-    int rc = enter_running(s, &readers);
+    int rc = enter_running(s);
 
     if (rc < 0)
         return rc;

@@ -4,8 +4,6 @@
 
 #include "base/base.h"
 
-#define SECOND 1000000000ull
-
 void mf__cond_init(pthread_cond_t *cond)
 {
     pthread_condattr_t attr;
@@ -22,7 +20,7 @@ bool mf__cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns)
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     ns += (uint64_t)until.tv_nsec;
-    until.tv_sec += (time_t)(ns / SECOND);
-    until.tv_nsec = (long)(ns % SECOND);
+    until.tv_sec += (time_t)(ns / MF_SECOND);
+    until.tv_nsec = (long)(ns % MF_SECOND);
     return pthread_cond_timedwait(cond, lock, &until) == 0;
 }

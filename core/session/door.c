@@ -4,8 +4,6 @@
 
 #include "session/session.h"
 
-#define WATCH_NS 200000u               /* between two looks */
-#define PATIENCE 256u                  /* looks in vain, after which it is left to the monitor */
 #define FEW_LEFT 4u                    /* seats: until then it says nothing that they were left behind */
 #define OPEN_NS 64000000u              /* at first; a trial costs a few milliseconds where most handlers wait; */
 #define OPEN_MAX_NS 1024000000u        /* doubled up to this each time that one fails, */
@@ -156,12 +154,12 @@ static void wait_once(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
 
-    if (d->watched || d->vain_looks >= PATIENCE) {
+    if (d->watched || d->vain_looks >= MF__PATIENCE) {
         pthread_cond_wait(&d->changed, &d->lock);
         return;
     }
     d->watched = true;
-    if (!mf__cond_wait(&d->changed, &d->lock, WATCH_NS))
+    if (!mf__cond_wait(&d->changed, &d->lock, MF__WATCH_NS))
         look(s);
     d->watched = false;
 }

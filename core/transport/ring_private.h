@@ -15,8 +15,6 @@
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
 #define TRIES 100u
 #define IDLE_WATCH_NS 1000000
-#define WATCH_NS 200000 /* within which a handler that waits is found among such as return at once */
-#define PATIENCE 256u   /* looks that found none: each may delay a request by some microseconds */
 
 #ifdef __SANITIZE_THREAD__
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */

@@ -282,7 +282,7 @@ static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
 
 static bool followers_look(struct ring *r)
 {
-    return atomic_load(&r->ch.calling) != MF__CALL_ALWAYS && atomic_load(&r->vain_looks) < PATIENCE;
+    return atomic_load(&r->ch.calling) != MF__CALL_ALWAYS && atomic_load(&r->vain_looks) < MF__PATIENCE;
 }
 
 /* With the lock held. Whether to go. */
@@ -296,14 +296,14 @@ static bool look_after(struct ring *r, struct watch *w)
     if (left_alone(r, head, w->head))
         return true;
     atomic_fetch_add(&r->vain_looks, 1);
-    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
+    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : MF__WATCH_NS;
     w->head = head;
     return false;
 }
 
 void mf__ring_follow(struct ring *r)
 {
-    struct watch w = { .head = atomic_load_explicit(r->cq_head, memory_order_relaxed), .wait_ns = WATCH_NS };
+    struct watch w = { .head = atomic_load_explicit(r->cq_head, memory_order_relaxed), .wait_ns = MF__WATCH_NS };
     int cancel;
 
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */

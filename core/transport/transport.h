@@ -72,6 +72,10 @@ enum mf__calling {
     MF__CALL_SLOW /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
 };
 
+/* Of one that waits to take over: time in which a handler that waits is found among such as return at once; */
+#define MF__WATCH_NS 200000u
+#define MF__PATIENCE 256u /* and looks that found none: each may delay a request by some microseconds */
+
 struct mf__channel {
     const struct mf__transport *ops;
     _Atomic uint32_t refs;    /* readers and unanswered requests: invariant 10 */

@@ -235,6 +235,26 @@ uint64_t fs_send_getattr(struct fs_rig *rig, uint64_t node)
 
 /* ---- asking -------------------------------------------------------------------------------------- */
 
+void fs_occupy(struct fs_rig *rig, unsigned n, uint64_t *ids)
+{
+    for (unsigned i = 0; i < n; i++)
+        ids[i] = fs_send_read(rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig->gate, n), "%u of %u handlers run at once", rig->gate.waiting, n);
+}
+
+void fs_let_go(struct fs_rig *rig, unsigned n, const uint64_t *ids)
+{
+    fs_gate_open(&rig->gate);
+    for (unsigned i = 0; i < n; i++) {
+        uint8_t buf[FS_GATE_SIZE];
+        uint64_t len = sizeof(buf);
+
+        cr_expect_eq(mf_client_wait(rig->vk, ids[i], buf, &len), 0);
+        cr_expect(len == sizeof(buf) && fs_right(FS_GATE, 0, buf, len));
+    }
+    fs_gate_shut(&rig->gate);
+}
+
 struct mf_reader_stats fs_stats(struct fs_rig *rig, uint32_t reader)
 {
     struct mf_reader_stats st = { .size = sizeof(st) };

@@ -81,6 +81,11 @@ int fs_ask(struct fs_rig *rig, uint32_t opcode, uint64_t node, const void *in, s
 uint64_t fs_send_read(struct fs_rig *rig, uint64_t node, uint32_t size);
 uint64_t fs_send_getattr(struct fs_rig *rig, uint64_t node);
 
+/* `n` reads that wait at the gate, each in another handler, and their ids. */
+void fs_occupy(struct fs_rig *rig, unsigned n, uint64_t *ids);
+/* They go through, and have the right bytes. */
+void fs_let_go(struct fs_rig *rig, unsigned n, const uint64_t *ids);
+
 struct mf_reader_stats fs_stats(struct fs_rig *rig, uint32_t reader);
 struct mf_info fs_info(struct fs_rig *rig);
 unsigned fs_logged(struct fs_rig *rig, const char *text); /* how many times */

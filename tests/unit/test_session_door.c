@@ -45,22 +45,6 @@ static unsigned seats(void)
     return atomic_load(&rig.s->crews[0].base);
 }
 
-/* So many handlers at once wait at the gate, and have then gone through it. */
-static void occupy(unsigned n, uint64_t *ids)
-{
-    for (unsigned i = 0; i < n; i++)
-        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
-    cr_assert(fs_gate_await(&rig.gate, n), "%u of %u handlers run at once", rig.gate.waiting, n);
-}
-
-static void let_go(unsigned n, const uint64_t *ids)
-{
-    fs_gate_open(&rig.gate);
-    for (unsigned i = 0; i < n; i++)
-        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
-    fs_gate_shut(&rig.gate);
-}
-
 /* Requests that are answered at once, so that there is something to judge by, until that was done. */
 static bool comes_true(bool (*condition)(void))
 {
@@ -98,12 +82,12 @@ static void grow(void)
     run();
     if (seats() >= SLEEPERS)
         cr_skip_test("needs fewer CPUs than %u", SLEEPERS);
-    occupy(SLEEPERS, ids);
+    fs_occupy(&rig, SLEEPERS, ids);
     cr_expect_not(shut(), "so many handlers wait, and only some may receive");
     cr_expect_eq(told("opened"), 1);
     usleep(50000);
     cr_expect_leq(told("readers"), 2 * SLEEPERS, "readers are made that nobody needs");
-    let_go(SLEEPERS, ids);
+    fs_let_go(&rig, SLEEPERS, ids);
     cr_assert(comes_true(shut), "the door stays open");
     cr_assert_gt(atomic_load(&rig.s->crews[0].members), seats());
 }
@@ -143,11 +127,11 @@ FS_TEST(session_door, a_handler_that_waits_loses_its_seat)
         cr_skip_test("the crew has shrunk already");
     growths = atomic_load(&rig.s->growths);
     blocked = told("blocked");
-    occupy(n, ids);
+    fs_occupy(&rig, n, ids);
     cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
     cr_expect_eq(atomic_load(&rig.s->growths), growths, "a reader was made though one waited");
     cr_expect_gt(told("blocked"), blocked);
-    let_go(n, ids);
+    fs_let_go(&rig, n, ids);
 }
 
 /* A few among many do not open it. */
@@ -157,10 +141,10 @@ FS_TEST(session_door, a_handler_that_waits_now_and_then_does_not_open_it)
     for (unsigned round = 0; round < 8 && shut(); round++) {
         uint64_t id;
 
-        occupy(1, &id);
+        fs_occupy(&rig, 1, &id);
         for (unsigned i = 0; i < 400; i++)
             cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
-        let_go(1, &id);
+        fs_let_go(&rig, 1, &id);
     }
     cr_expect(shut());
 }

@@ -17,27 +17,6 @@ static void setup(void)
 
 TestSuite(session_readers, .init = setup, .timeout = 30);
 
-/* `n` requests that wait at the gate, each in another reader. */
-static void occupy(unsigned n, uint64_t *ids)
-{
-    for (unsigned i = 0; i < n; i++)
-        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
-    cr_assert(fs_gate_await(&rig.gate, n), "%u of %u handlers run at once", rig.gate.waiting, n);
-}
-
-static void let_go(unsigned n, const uint64_t *ids)
-{
-    fs_gate_open(&rig.gate);
-    for (unsigned i = 0; i < n; i++) {
-        uint8_t buf[FS_GATE_SIZE];
-        uint64_t len = sizeof(buf);
-
-        cr_expect_eq(mf_client_wait(rig.vk, ids[i], buf, &len), 0);
-        cr_expect(len == sizeof(buf) && fs_right(FS_GATE, 0, buf, len));
-    }
-    fs_gate_shut(&rig.gate);
-}
-
 /* Each of `n` channels delivered something, and no others. */
 static void expect_channels(uint32_t n)
 {
@@ -55,11 +34,11 @@ FS_TEST(session_readers, two_blocked_handlers_are_in_flight_at_once)
 
     rig.opts.readers = 2;
     fs_run(&rig);
-    occupy(2, ids);
+    fs_occupy(&rig, 2, ids);
     cr_expect_eq(fs_stats(&rig, 0).in_flight, 1);
     cr_expect_eq(fs_stats(&rig, 1).in_flight, 1);
     cr_expect_eq(mf_vkernel_pending(rig.vk), 2);
-    let_go(2, ids);
+    fs_let_go(&rig, 2, ids);
     cr_expect_eq(fs_info(&rig).channels, 2);
     expect_channels(2);
 }
@@ -106,8 +85,8 @@ FS_TEST(session_readers, each_has_a_channel_of_its_own)
     rig.opts.clone_fd = MF_CLONE_REQUIRE;
     rig.script = note_channel;
     fs_run(&rig);
-    occupy(5, ids);
-    let_go(5, ids);
+    fs_occupy(&rig, 5, ids);
+    fs_let_go(&rig, 5, ids);
     expect_channels(5);
     cr_expect_eq(fs_info(&rig).readers, 5);
     cr_expect_eq(fs_info(&rig).channels, 5);
@@ -132,8 +111,8 @@ FS_TEST(session_readers, automatic_number)
 
     rig.opts.readers = 0;
     fs_run(&rig);
-    occupy(2, ids); /* one handler that waits does not stop the mount */
-    let_go(2, ids);
+    fs_occupy(&rig, 2, ids); /* one handler that waits does not stop the mount */
+    fs_let_go(&rig, 2, ids);
     cr_expect_geq(fs_info(&rig).readers, 2);
 }
 
@@ -147,8 +126,8 @@ FS_TEST(session_readers, cloning_may_be_off)
     rig.opts.readers = 3;
     rig.opts.clone_fd = MF_CLONE_OFF;
     fs_run(&rig);
-    occupy(3, ids);
-    let_go(3, ids);
+    fs_occupy(&rig, 3, ids);
+    fs_let_go(&rig, 3, ids);
     expect_channels(1);
     cr_expect_eq(fs_info(&rig).readers, 3);
     cr_expect_eq(fs_info(&rig).channels, 1);
@@ -170,8 +149,8 @@ static void clone_fails_at(uint32_t n, uint32_t error)
     rig.kernel.clone_fail_at = n;
     rig.kernel.clone_errno = error;
     fs_run(&rig);
-    occupy(4, ids);
-    let_go(4, ids);
+    fs_occupy(&rig, 4, ids);
+    fs_let_go(&rig, 4, ids);
     info = fs_info(&rig);
     cr_expect_eq(info.readers, 4);
     cr_expect_eq(info.channels, n, "clone %u fails: %u channels", n, info.channels);
@@ -219,7 +198,7 @@ FS_TEST(session_readers, one_more_while_it_runs)
 
     rig.opts.readers = 1;
     fs_run(&rig);
-    occupy(1, ids);
+    fs_occupy(&rig, 1, ids);
     for (int i = 1; i < 4; i++) {
         cr_expect_eq(mf_session_add_reader(rig.s), i);
         ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
@@ -227,7 +206,7 @@ FS_TEST(session_readers, one_more_while_it_runs)
     }
     cr_expect_eq(fs_info(&rig).readers, 4);
     cr_expect_eq(fs_info(&rig).channels, 4);
-    let_go(4, ids);
+    fs_let_go(&rig, 4, ids);
     expect_channels(4);
     cr_expect_eq(fs_stop(&rig), 0);
     cr_expect_eq(rig.started, 4);
@@ -244,8 +223,8 @@ FS_TEST(session_readers, one_more_before_it_runs)
     cr_expect_eq(mf_session_add_reader(rig.s), 2);
     cr_expect_eq(fs_info(&rig).readers, 3);
     fs_run(&rig);
-    occupy(3, ids);
-    let_go(3, ids);
+    fs_occupy(&rig, 3, ids);
+    fs_let_go(&rig, 3, ids);
     expect_channels(3);
 }
 
@@ -259,8 +238,8 @@ FS_TEST(session_readers, one_more_without_a_clone)
     FS_UNTIL(rig.started == 1);
     cr_expect_eq(fs_info(&rig).clone_error, 0);
     cr_expect_eq(mf_session_add_reader(rig.s), 1);
-    occupy(2, ids);
-    let_go(2, ids);
+    fs_occupy(&rig, 2, ids);
+    fs_let_go(&rig, 2, ids);
     cr_expect_eq(fs_info(&rig).channels, 1);
     cr_expect_eq(fs_info(&rig).clone_error, EMFILE, "why they share is not told");
     cr_expect(strstr(fs_info(&rig).clone_reason, "reader 1"), "%s", fs_info(&rig).clone_reason);
@@ -374,14 +353,14 @@ FS_TEST(session_readers, start_and_end_are_told_on_their_threads)
     rig.s->hooks.reader_start = seen_start;
     rig.s->hooks.reader_end = seen_end;
     fs_run(&rig);
-    occupy(3, ids);
+    fs_occupy(&rig, 3, ids);
     for (uint32_t i = 0; i < 3; i++) {
         cr_expect_eq(fs_stats(&rig, i).tid, seen.tid[i]);
         cr_expect_eq(fs_stats(&rig, i).fd, -1);
         cr_expect_eq(fs_stats(&rig, i).reader, i);
         cr_expect_eq(seen.ends[i], 0);
     }
-    let_go(3, ids);
+    fs_let_go(&rig, 3, ids);
     cr_expect_eq(fs_stop(&rig), 0);
     for (uint32_t i = 0; i < 3; i++) {
         snprintf(name, sizeof(name), "mf-reader-%u", i);
@@ -481,7 +460,7 @@ FS_TEST(session_readers, cancelled_ones_among_others)
     rig.opts.readers = 3;
     rig.script = wait_to_be_cancelled;
     fs_run(&rig);
-    occupy(2, ids);
+    fs_occupy(&rig, 2, ids);
     for (int i = 0; i < 3; i++) {
         /* Only the third reader is free. */
         id = fs_send_getattr(&rig, FS_SINK);
@@ -491,7 +470,7 @@ FS_TEST(session_readers, cancelled_ones_among_others)
                 pthread_cancel(rig.s->readers[n]->thread);
         cr_expect_eq(fs_wait(&rig, id), -EIO);
     }
-    let_go(2, ids);
+    fs_let_go(&rig, 2, ids);
 }
 
 /* Keeps its request and is cancelled before the handler returns. */
@@ -684,8 +663,8 @@ FS_TEST(session_readers, a_broken_channel_is_replaced)
     fs_connect(&rig);
     break_channels(1, 1);
     fs_run(&rig);
-    occupy(3, ids);
-    let_go(3, ids);
+    fs_occupy(&rig, 3, ids);
+    fs_let_go(&rig, 3, ids);
     cr_expect_eq(broken, 1);
     cr_expect_eq(fs_info(&rig).failed_readers, 1);
     cr_expect_eq(fs_logged(&rig, "replaced by a new clone"), 1, "%s", rig.log);
@@ -702,8 +681,8 @@ FS_TEST(session_readers, a_broken_channel_that_cannot_be_replaced)
     break_channels(1, 1);
     fs_run(&rig);
     FS_UNTIL(rig.ended == 1);
-    occupy(2, ids);
-    let_go(2, ids);
+    fs_occupy(&rig, 2, ids);
+    fs_let_go(&rig, 2, ids);
     cr_expect_eq(fs_info(&rig).failed_readers, 1);
     cr_expect_eq(fs_stop(&rig), 0);
 }

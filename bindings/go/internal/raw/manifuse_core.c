@@ -2248,6 +2248,10 @@ enum mf__calling {
     MF__CALL_SLOW /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
 };
 
+/* Of one that waits to take over: time in which a handler that waits is found among such as return at once; */
+#define MF__WATCH_NS 200000u
+#define MF__PATIENCE 256u /* and looks that found none: each may delay a request by some microseconds */
+
 struct mf__channel {
     const struct mf__transport *ops;
     _Atomic uint32_t refs;    /* readers and unanswered requests: invariant 10 */
@@ -3643,8 +3647,8 @@ int mf_session_negotiated(struct mf_session *s, struct mf_negotiated *out, uint3
 
 /* ---- running ------------------------------------------------------------------------------------- */
 
-/* *readers: those that it begins with. Who is added from now on has its thread from who adds it. */
-static int enter_running(struct mf_session *s, uint32_t *readers)
+/* How many readers it begins with, or -errno. Who is added from now on has its thread from who adds it. */
+static int enter_running(struct mf_session *s)
 {
     int rc = 0;
 
@@ -3655,24 +3659,25 @@ static int enter_running(struct mf_session *s, uint32_t *readers)
         rc = -ENOTCONN;
     else
         rc = mf__crews_make(s);
-    if (rc == 0)
+    if (rc == 0) {
         s->phase = MF__RUNNING;
-    *readers = atomic_load(&s->reader_count);
+        rc = (int)atomic_load(&s->reader_count);
+    }
     pthread_mutex_unlock(&s->lock);
     return rc;
 }
 
 int mf_session_start(struct mf_session *s)
 {
-    uint32_t readers;
-    int rc = enter_running(s, &readers);
+    int readers = enter_running(s);
+    int rc = 0;
 
-    if (rc < 0)
-        return rc;
+    if (readers < 0)
+        return readers;
     if ((s->opts.flags & MF_OPT_SIGNALS) && mf__signals_on(s) == 0)
         s->signals_on = true;
     atomic_fetch_add(&s->alive, 1); /* no reader is the last one while others are still to come */
-    for (uint32_t i = 0; i < readers && rc == 0; i++)
+    for (int i = 0; i < readers && rc == 0; i++)
         rc = mf__reader_spawn(s->readers[i]);
     if (rc < 0)
         mf__logf(&s->log, MF_LOG_ERROR, "cannot start all readers: %s", mf__strerror(-rc));
@@ -3775,8 +3780,7 @@ static int run_inline(struct mf_session *s)
     struct supervisor v = { .s = s };
     sigset_t kick;
     pthread_t thread;
-    uint32_t readers;
-    int rc = enter_running(s, &readers);
+    int rc = enter_running(s);
 
     if (rc < 0)
         return rc;
@@ -4123,8 +4127,6 @@ void mf__logf(const struct mf__log *log, uint32_t level, const char *fmt, ...)
 #include <time.h>
 
 
-#define SECOND 1000000000ull
-
 void mf__cond_init(pthread_cond_t *cond)
 {
     pthread_condattr_t attr;
@@ -4141,11 +4143,10 @@ bool mf__cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns)
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     ns += (uint64_t)until.tv_nsec;
-    until.tv_sec += (time_t)(ns / SECOND);
-    until.tv_nsec = (long)(ns % SECOND);
+    until.tv_sec += (time_t)(ns / MF_SECOND);
+    until.tv_nsec = (long)(ns % MF_SECOND);
     return pthread_cond_timedwait(cond, lock, &until) == 0;
 }
-#undef SECOND
 
 /* ==== core/mount/helper.c ==== */
 /* SPDX-License-Identifier: MIT */
@@ -7391,8 +7392,6 @@ void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
 /* door.c - seats for readers of the device: who has one, who waits for one, who loses his. */
 
 
-#define WATCH_NS 200000u               /* between two looks */
-#define PATIENCE 256u                  /* looks in vain, after which it is left to the monitor */
 #define FEW_LEFT 4u                    /* seats: until then it says nothing that they were left behind */
 #define OPEN_NS 64000000u              /* at first; a trial costs a few milliseconds where most handlers wait; */
 #define OPEN_MAX_NS 1024000000u        /* doubled up to this each time that one fails, */
@@ -7543,12 +7542,12 @@ static void wait_once(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
 
-    if (d->watched || d->vain_looks >= PATIENCE) {
+    if (d->watched || d->vain_looks >= MF__PATIENCE) {
         pthread_cond_wait(&d->changed, &d->lock);
         return;
     }
     d->watched = true;
-    if (!mf__cond_wait(&d->changed, &d->lock, WATCH_NS))
+    if (!mf__cond_wait(&d->changed, &d->lock, MF__WATCH_NS))
         session_door_look(s);
     d->watched = false;
 }
@@ -7662,9 +7661,7 @@ uint32_t mf__door_lacks(struct mf_session *s)
 #undef LEFT_OF
 #undef OPEN_MAX_NS
 #undef OPEN_NS
-#undef PATIENCE
 #undef TRIAL_NS
-#undef WATCH_NS
 
 /* ==== core/session/inherit.c ==== */
 /* SPDX-License-Identifier: MIT */
@@ -12207,8 +12204,6 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
 #define NAP_NS 1000000             /* before what failed for want of memory is tried again */
 #define TRIES 100u
 #define IDLE_WATCH_NS 1000000
-#define WATCH_NS 200000 /* within which a handler that waits is found among such as return at once */
-#define PATIENCE 256u   /* looks that found none: each may delay a request by some microseconds */
 
 #ifdef __SANITIZE_THREAD__
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
@@ -13211,7 +13206,7 @@ static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
 
 static bool followers_look(struct ring *r)
 {
-    return atomic_load(&r->ch.calling) != MF__CALL_ALWAYS && atomic_load(&r->vain_looks) < PATIENCE;
+    return atomic_load(&r->ch.calling) != MF__CALL_ALWAYS && atomic_load(&r->vain_looks) < MF__PATIENCE;
 }
 
 /* With the lock held. Whether to go. */
@@ -13225,14 +13220,14 @@ static bool look_after(struct ring *r, struct transport_ring_submit_watch *w)
     if (left_alone(r, head, w->head))
         return true;
     atomic_fetch_add(&r->vain_looks, 1);
-    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : WATCH_NS;
+    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : MF__WATCH_NS;
     w->head = head;
     return false;
 }
 
 void mf__ring_follow(struct ring *r)
 {
-    struct transport_ring_submit_watch w = { .head = atomic_load_explicit(r->cq_head, memory_order_relaxed), .wait_ns = WATCH_NS };
+    struct transport_ring_submit_watch w = { .head = atomic_load_explicit(r->cq_head, memory_order_relaxed), .wait_ns = MF__WATCH_NS };
     int cancel;
 
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
