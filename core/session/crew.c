@@ -279,6 +279,7 @@ void mf__reader_flush(struct mf__reader *r)
 {
     struct mf__channel *ch = atomic_load_explicit(&r->rx, memory_order_relaxed);
 
+    mf__leave_language(r);
     if (ch != r->ch)
         mf__ring_flush(ch);
 }

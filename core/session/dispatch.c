@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "session/session.h"
+#include "transport/ring.h"
 
 #define TURN_SPINS 1000u /* some ten microseconds */
 #define TURN_PASSES_MAX 64u
@@ -89,9 +90,18 @@ static void end_turn(struct mf_session *s, uint32_t me)
     atomic_compare_exchange_strong_explicit(&s->turn, &me, 0, memory_order_release, memory_order_relaxed);
 }
 
+/* Will the reader enter the language again before it lets anything else run? */
+static bool goes_on(const struct mf__reader *r)
+{
+    struct mf__channel *ch = atomic_load_explicit(&r->rx, memory_order_relaxed);
+
+    return r->session->hooks.leave && ch != r->ch && mf__ring_has_more(ch);
+}
+
 static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
 {
-    uint32_t me = slot->reader->index + 1;
+    struct mf__reader *r = slot->reader;
+    uint32_t me = r->index + 1;
     bool alone = atomic_load_explicit(&s->serialize, memory_order_relaxed);
     int32_t rc;
 
@@ -101,14 +111,28 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
         pthread_mutex_unlock(&s->serial);
         return -ENOTCONN;
     }
-    if (s->takes_turns)
+    if (s->takes_turns && !r->entered)
         take_turn(s, me);
     rc = s->upcall(&slot->call, s->user);
-    if (s->takes_turns)
-        end_turn(s, me);
+    r->entered = true;
+    if (alone || !goes_on(r))
+        mf__leave_language(r);
     if (alone)
         pthread_mutex_unlock(&s->serial);
     return rc;
+}
+
+void mf__leave_language(struct mf__reader *r)
+{
+    struct mf_session *s = r->session;
+
+    if (!r->entered)
+        return;
+    r->entered = false;
+    if (s->hooks.leave)
+        s->hooks.leave(s->hooks_user);
+    if (s->takes_turns)
+        end_turn(s, r->index + 1);
 }
 
 static void enter_handler(struct mf_session *s, struct mf__slot *slot)

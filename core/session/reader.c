@@ -214,6 +214,7 @@ static void reader_cancelled(void *arg)
     if (slot && (slot->inside || (atomic_fetch_or(&slot->left, MF__LEFT_HANDLER) & MF__LEFT_ANSWERER)))
         mf__slot_recycle(slot); /* else whoever answers gives it back */
     r->current = NULL;
+    r->entered = false; /* the thread takes along what its handler had entered */
     if (s->hooks.reader_end)
         s->hooks.reader_end(s, r->index, s->hooks_user);
     pthread_mutex_lock(&s->lock);

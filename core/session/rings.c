@@ -60,6 +60,12 @@ static bool may_wait(void *user, uint32_t opcode)
     return mf__op_may_wait(user, opcode);
 }
 
+static void leave(void *user)
+{
+    (void)user;
+    mf__leave_language(mf__self);
+}
+
 static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, void *kernel)
 {
     uint32_t queues = sys->queues(kernel);
@@ -72,6 +78,7 @@ static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, voi
                                   .max_payload = payload_size(s),
                                   .refused = refused,
                                   .may_wait = may_wait,
+                                  .leave = leave,
                                   .user = s };
     int rc = 0;
 

@@ -149,6 +149,7 @@ struct mf__reader {
     struct mf__slab *_Atomic slabs;
     uint32_t slots;
     uint32_t sample;
+    bool entered;              /* an upcall has returned and hooks.leave was not called since; its own thread only */
     uint64_t sleeps;           /* of its thread, when the handler that is timed began; */
     bool counts_sleeps;        /* if they are known */
     struct mf__counters stats; /* written by the reader's thread */
@@ -357,6 +358,8 @@ void mf__take_back(struct mf__reader *r);   /* a reader, as it looks: it may be 
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);
+/* Before the reader's thread, the calling one, waits or lets others run. */
+void mf__leave_language(struct mf__reader *r);
 
 /* typed.c */
 int32_t mf__typed_upcall(struct mf_call *call, void *user);

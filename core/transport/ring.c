@@ -30,6 +30,12 @@
 
 #include "transport/ring_private.h"
 
+static inline void leave(struct ring *r)
+{
+    if (r->opts.leave)
+        r->opts.leave(r->opts.user);
+}
+
 /* ---- completions ----------------------------------------------------------------------------------- */
 
 static bool claim_cqe(struct ring *r, struct mf__cqe *out)
@@ -160,6 +166,7 @@ MF__COLD static int completed_else(struct ring *r, const struct mf__cqe *cqe, st
 {
     uint32_t index = (uint32_t)cqe->user_data;
 
+    leave(r);
     if (cqe->user_data == WAKE_DATA) {
         atomic_store(&r->nudged, false); /* before what waits is looked at */
         if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
@@ -187,6 +194,7 @@ MF__COLD static int go_on_registering(struct ring *r)
     bool later;
     int rc;
 
+    leave(r);
     pthread_mutex_lock(&r->submit);
     rc = atomic_load(&r->state) == 0 ? mf__ring_register(r) : 0;
     later = passing(rc) && ++r->failures < TRIES;
@@ -213,10 +221,17 @@ static bool may_hold(struct ring *r)
            atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
 }
 
+bool mf__ring_has_more(struct mf__channel *ch)
+{
+    return may_hold(ring_of(ch));
+}
+
 static inline int submit_waiting(struct ring *r)
 {
-    int rc = mf__ring_commit_waiting(r);
+    int rc;
 
+    leave(r);
+    rc = mf__ring_commit_waiting(r);
     if (!passing(rc))
         return rc;
     nap();
@@ -257,6 +272,7 @@ static int await(struct ring *r)
     /* Kept back for a request that another one took. */
     if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
         return submit_waiting(r);
+    leave(r);
     if (atomic_exchange(&r->led, true)) {
         mf__ring_follow(r);
         return 0;
@@ -277,6 +293,7 @@ static int await(struct ring *r)
 /* The slot is free, yet what it was last filled with was never answered: a message that wants no answer. */
 MF__COLD static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
 {
+    leave(ring_of(ch));
     if (spare->ch && spare->ch->ops == ch->ops) {
         spare->own_thread = spare->receives_next = spare->ch == ch;
         spare->ch->ops->send(spare->ch, spare, spare->msg.hdr.unique, 0, NULL, 0);
@@ -310,6 +327,7 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
             rc = await(r);
     } while (rc == 0);
     if (rc < 0 || another_must_wait(r, spare)) {
+        leave(r);
         mf__ring_flush(ch);
         mf__ring_call(ch);
     }

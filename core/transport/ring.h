@@ -41,6 +41,8 @@ struct mf__ring_opts {
     void (*refused)(void *user, int error);
     /* May the handler of such a request wait? On the thread that received it; asked where MF__CALL_SLOW is in force. */
     bool (*may_wait)(void *user, uint32_t opcode);
+    /* The receiving thread is about to enter the kernel: so it keeps nothing that others may wait for. */
+    void (*leave)(void *user);
     void *user;
 };
 
@@ -76,6 +78,8 @@ void mf__ring_call(struct mf__channel *ch);
  */
 void mf__ring_look(struct mf__channel *ch);
 
+/* Will a receive that follows now find a request without entering the kernel? Unless another thread is faster. */
+bool mf__ring_has_more(struct mf__channel *ch);
 /* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
 

@@ -118,7 +118,7 @@ AT(mf_call, reader, 272);
 AT(mf_call, reserved, 276);
 AT(mf_call, answer, 280);
 
-SIZE(mf_upcall_ops, 56);
+SIZE(mf_upcall_ops, 64);
 AT(mf_upcall_ops, size, 0);
 AT(mf_upcall_ops, flags, 4);
 AT(mf_upcall_ops, implemented, 8);
@@ -127,6 +127,7 @@ AT(mf_upcall_ops, reader_start, 24);
 AT(mf_upcall_ops, reader_end, 32);
 AT(mf_upcall_ops, destroy, 40);
 AT(mf_upcall_ops, interrupted, 48);
+AT(mf_upcall_ops, leave, 56);
 
 SIZE(mf_read_in, 40);
 AT(mf_read_in, fh, 0);

@@ -21,11 +21,14 @@ static void log_line(uint32_t level, const char *text, void *user)
     pthread_mutex_unlock(&rig->lock);
 }
 
+_Thread_local bool fs_entered;
+
 static int32_t upcall(struct mf_call *call, void *user)
 {
     struct fs_rig *rig = user;
     int32_t rc;
 
+    fs_entered = rig->keeps;
     atomic_fetch_add(&rig->calls, 1);
     atomic_fetch_add(&rig->inside, 1);
     rc = rig->script ? rig->script(call, rig) : FS_DEFAULT;
@@ -33,6 +36,15 @@ static int32_t upcall(struct mf_call *call, void *user)
         rc = fs_answer(call, &rig->gate);
     atomic_fetch_sub(&rig->inside, 1); /* not where the thread is cancelled */
     return rc;
+}
+
+static void leave(void *user)
+{
+    struct fs_rig *rig = user;
+
+    cr_expect(fs_entered, "left what was not entered");
+    fs_entered = false;
+    atomic_fetch_add(&rig->left, 1);
 }
 
 static void reader_start(struct mf_session *s, uint32_t reader, void *user)
@@ -50,6 +62,7 @@ static void reader_end(struct mf_session *s, uint32_t reader, void *user)
 
     (void)s;
     (void)reader;
+    cr_expect_not(fs_entered, "a reader ends in the language");
     atomic_fetch_add(&rig->ended, 1);
 }
 
@@ -94,7 +107,8 @@ void fs_make(struct fs_rig *rig)
                                  .reader_start = reader_start,
                                  .reader_end = reader_end,
                                  .destroy = destroy,
-                                 .interrupted = interrupted };
+                                 .interrupted = interrupted,
+                                 .leave = rig->keeps ? leave : NULL };
     struct mf_error err = { .size = sizeof(err) };
 
     cr_assert_eq(mf_session_new_upcall(&ops, rig, &rig->opts, &rig->s, &err), 0, "%s", err.text);

@@ -30,6 +30,7 @@ struct fs_rig {
     uint64_t implemented;
     fs_script script; /* NULL: the default for everything */
     void *data;       /* the script's */
+    bool keeps;       /* handlers leave their thread entered, as those that need a language's lock do */
 
     struct mf_vkernel *vk;
     struct mf_session *s;
@@ -40,6 +41,7 @@ struct fs_rig {
 
     _Atomic unsigned calls;
     _Atomic unsigned inside; /* handlers now */
+    _Atomic unsigned left;   /* calls of the hook that ends that */
     _Atomic unsigned started, ended, destroyed;
     _Atomic unsigned inside_at_destroy;
     pthread_t destroyer;
@@ -50,6 +52,9 @@ struct fs_rig {
     char log[FS_LOG_ROOM];
     size_t log_len;
 };
+
+/* Where handlers keep it: is this thread entered? */
+extern _Thread_local bool fs_entered;
 
 void fs_init(struct fs_rig *rig);
 /* Make the session, without a kernel. */

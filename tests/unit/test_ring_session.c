@@ -658,6 +658,70 @@ FS_TEST(ring_session, crews_shrink_when_all_is_quiet)
     ring_try_all(&rig);
 }
 
+/* ---- handlers that keep what they entered ------------------------------------------------------------------ */
+
+static int enter_by_others(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags)
+{
+    cr_expect_not(fs_entered, "into the kernel with the language's lock");
+    return mf__vk_calls.enter(kernel, fd, submit, wait, flags);
+}
+
+/* Stays until all that the test sends is there, and while answers may be kept back. */
+static int32_t until_all_are_there(struct mf_call *call, struct fs_rig *r)
+{
+    const uint64_t *all = r->data;
+
+    (void)call;
+    for (int ms = 0; ms < 10000 && mf__vk_queue_look(r->vk, 0).delivered < *all; ms++)
+        usleep(1000);
+    atomic_store(&r->s->rings[0]->calling, MF__CALL_SLOW); /* the monitor may have found these to be few */
+    return FS_DEFAULT;
+}
+
+static void run_keeping(uint32_t readers, uint64_t *all)
+{
+    static struct mf__uring_sys watched;
+
+    watched = mf__vk_calls;
+    watched.enter = enter_by_others;
+    rig.keeps = true;
+    rig.opts.readers = readers;
+    rig.script = until_all_are_there;
+    rig.data = all;
+    fs_prepare(&rig);
+    mf__vk_set_uring(rig.vk, &watched);
+    cr_assert_eq(mf_session_attach_vkernel(rig.s, rig.vk, NULL), 0);
+    atomic_store(&rig.s->slowness[FUSE_GETATTR], 1); /* known to return at once */
+    fs_run(&rig);
+    mf__vk_set_cpu(rig.vk, 0);
+}
+
+FS_TEST(ring_session, handlers_of_requests_that_are_there_are_entered_once)
+{
+    uint64_t all = 9, ids[9];
+
+    run_keeping(2, &all);
+    for (int i = 0; i < 9; i++)
+        ids[i] = fs_send_getattr(&rig, FS_FILE0 + (uint64_t)i % FS_FILES);
+    for (int i = 0; i < 9; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+    cr_expect_eq(atomic_load(&rig.calls), 9);
+    cr_expect_geq(atomic_load(&rig.left), 1);
+    cr_expect_leq(atomic_load(&rig.left), 3, "entered %u times for 9 requests that were there", atomic_load(&rig.left));
+}
+
+FS_TEST(ring_session, handlers_are_left_before_a_reader_waits)
+{
+    uint64_t all = 0;
+
+    run_keeping(2, &all);
+    for (unsigned i = 1; i <= 20; i++) {
+        cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
+        cr_expect_eq(atomic_load(&rig.left), i);
+    }
+    cr_expect_eq(atomic_load(&rig.calls), 20);
+}
+
 static const struct mf__transport *usual;
 static struct mf__transport counting;
 static _Atomic uint32_t wake_ups;

@@ -373,6 +373,26 @@ FS_TEST(session_readers, start_and_end_are_told_on_their_threads)
     }
 }
 
+/* What handlers keep, for the next request of a ring, is no use on the device. */
+FS_TEST(session_readers, leave_each_handler_where_a_request_takes_a_system_call)
+{
+    static const uint32_t readers[] = { 1, 2 }; /* under the lock of one reader, and without */
+
+    for (size_t i = 0; i < MF__ARRAY_SIZE(readers); i++) {
+        if (i > 0) {
+            fs_end(&rig);
+            fs_init(&rig);
+        }
+        rig.keeps = true;
+        rig.opts.readers = readers[i];
+        fs_run(&rig);
+        for (unsigned n = 1; n <= 10; n++) {
+            cr_assert_eq(fs_wait(&rig, fs_send_getattr(&rig, FS_FILE0)), 0);
+            cr_expect_eq(atomic_load(&rig.left), n, "%u readers", readers[i]);
+        }
+    }
+}
+
 static _Atomic int signal_open;
 
 static int32_t look_at_mask(struct mf_call *c, struct fs_rig *r)

@@ -294,6 +294,12 @@ struct mf_upcall_ops {
     void (*destroy)(void *user);
     /** The caller of a request that is being handled, or was kept, gave up. Called on any reader thread. */
     void (*interrupted)(struct mf_session *session, uint64_t unique, void *user);
+    /**
+     * What upcall() entered, such as a lock of the language, it may keep when it returns, for the next upcall on the same
+     * thread: this is called there before the thread waits, lets others run or ends, unless a request is there already.
+     * NULL: upcall() leaves everything as it was.
+     */
+    void (*leave)(void *user);
 };
 
 /** Handler arguments that would be too many to pass one by one. */

@@ -338,6 +338,12 @@ struct mf_upcall_ops {
     void (*destroy)(void *user);
     /** The caller of a request that is being handled, or was kept, gave up. Called on any reader thread. */
     void (*interrupted)(struct mf_session *session, uint64_t unique, void *user);
+    /**
+     * What upcall() entered, such as a lock of the language, it may keep when it returns, for the next upcall on the same
+     * thread: this is called there before the thread waits, lets others run or ends, unless a request is there already.
+     * NULL: upcall() leaves everything as it was.
+     */
+    void (*leave)(void *user);
 };
 
 /** Handler arguments that would be too many to pass one by one. */
@@ -2408,6 +2414,8 @@ struct mf__ring_opts {
     void (*refused)(void *user, int error);
     /* May the handler of such a request wait? On the thread that received it; asked where MF__CALL_SLOW is in force. */
     bool (*may_wait)(void *user, uint32_t opcode);
+    /* The receiving thread is about to enter the kernel: so it keeps nothing that others may wait for. */
+    void (*leave)(void *user);
     void *user;
 };
 
@@ -2443,6 +2451,8 @@ void mf__ring_call(struct mf__channel *ch);
  */
 void mf__ring_look(struct mf__channel *ch);
 
+/* Will a receive that follows now find a request without entering the kernel? Unless another thread is faster. */
+bool mf__ring_has_more(struct mf__channel *ch);
 /* Has the kernel taken the entries? 0 not all yet, 1 yes, negative: it refused, and the mount uses the device. */
 int mf__ring_state(struct mf__channel *ch);
 
@@ -2710,6 +2720,7 @@ struct mf__reader {
     struct mf__slab *_Atomic slabs;
     uint32_t slots;
     uint32_t sample;
+    bool entered;              /* an upcall has returned and hooks.leave was not called since; its own thread only */
     uint64_t sleeps;           /* of its thread, when the handler that is timed began; */
     bool counts_sleeps;        /* if they are known */
     struct mf__counters stats; /* written by the reader's thread */
@@ -2918,6 +2929,8 @@ void mf__take_back(struct mf__reader *r);   /* a reader, as it looks: it may be 
 
 /* dispatch.c */
 void mf__dispatch(struct mf__reader *r, struct mf__slot *slot);
+/* Before the reader's thread, the calling one, waits or lets others run. */
+void mf__leave_language(struct mf__reader *r);
 
 /* typed.c */
 int32_t mf__typed_upcall(struct mf_call *call, void *user);
@@ -7026,6 +7039,7 @@ void mf__reader_flush(struct mf__reader *r)
 {
     struct mf__channel *ch = atomic_load_explicit(&r->rx, memory_order_relaxed);
 
+    mf__leave_language(r);
     if (ch != r->ch)
         mf__ring_flush(ch);
 }
@@ -7237,9 +7251,18 @@ static void end_turn(struct mf_session *s, uint32_t me)
     atomic_compare_exchange_strong_explicit(&s->turn, &me, 0, memory_order_release, memory_order_relaxed);
 }
 
+/* Will the reader enter the language again before it lets anything else run? */
+static bool goes_on(const struct mf__reader *r)
+{
+    struct mf__channel *ch = atomic_load_explicit(&r->rx, memory_order_relaxed);
+
+    return r->session->hooks.leave && ch != r->ch && mf__ring_has_more(ch);
+}
+
 static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
 {
-    uint32_t me = slot->reader->index + 1;
+    struct mf__reader *r = slot->reader;
+    uint32_t me = r->index + 1;
     bool alone = atomic_load_explicit(&s->serialize, memory_order_relaxed);
     int32_t rc;
 
@@ -7249,14 +7272,28 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
         pthread_mutex_unlock(&s->serial);
         return -ENOTCONN;
     }
-    if (s->takes_turns)
+    if (s->takes_turns && !r->entered)
         take_turn(s, me);
     rc = s->upcall(&slot->call, s->user);
-    if (s->takes_turns)
-        end_turn(s, me);
+    r->entered = true;
+    if (alone || !goes_on(r))
+        mf__leave_language(r);
     if (alone)
         pthread_mutex_unlock(&s->serial);
     return rc;
+}
+
+void mf__leave_language(struct mf__reader *r)
+{
+    struct mf_session *s = r->session;
+
+    if (!r->entered)
+        return;
+    r->entered = false;
+    if (s->hooks.leave)
+        s->hooks.leave(s->hooks_user);
+    if (s->takes_turns)
+        end_turn(s, r->index + 1);
 }
 
 static void enter_handler(struct mf_session *s, struct mf__slot *slot)
@@ -9589,6 +9626,7 @@ static void reader_cancelled(void *arg)
     if (slot && (slot->inside || (atomic_fetch_or(&slot->left, MF__LEFT_HANDLER) & MF__LEFT_ANSWERER)))
         mf__slot_recycle(slot); /* else whoever answers gives it back */
     r->current = NULL;
+    r->entered = false; /* the thread takes along what its handler had entered */
     if (s->hooks.reader_end)
         s->hooks.reader_end(s, r->index, s->hooks_user);
     pthread_mutex_lock(&s->lock);
@@ -10069,6 +10107,12 @@ static bool session_rings_may_wait(void *user, uint32_t opcode)
     return mf__op_may_wait(user, opcode);
 }
 
+static void session_rings_leave(void *user)
+{
+    (void)user;
+    mf__leave_language(mf__self);
+}
+
 static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, void *kernel)
 {
     uint32_t queues = sys->queues(kernel);
@@ -10081,6 +10125,7 @@ static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, voi
                                   .max_payload = payload_size(s),
                                   .refused = session_rings_refused,
                                   .may_wait = session_rings_may_wait,
+                                  .leave = session_rings_leave,
                                   .user = s };
     int rc = 0;
 
@@ -12331,6 +12376,12 @@ void mf__ring_close(struct mf__channel *ch);
 
 #endif
 
+static inline void transport_ring_leave(struct ring *r)
+{
+    if (r->opts.leave)
+        r->opts.leave(r->opts.user);
+}
+
 /* ---- completions ----------------------------------------------------------------------------------- */
 
 static bool claim_cqe(struct ring *r, struct mf__cqe *out)
@@ -12461,6 +12512,7 @@ MF__COLD static int completed_else(struct ring *r, const struct mf__cqe *cqe, st
 {
     uint32_t index = (uint32_t)cqe->user_data;
 
+    transport_ring_leave(r);
     if (cqe->user_data == WAKE_DATA) {
         atomic_store(&r->nudged, false); /* before what waits is looked at */
         if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
@@ -12488,6 +12540,7 @@ MF__COLD static int go_on_registering(struct ring *r)
     bool later;
     int rc;
 
+    transport_ring_leave(r);
     pthread_mutex_lock(&r->submit);
     rc = atomic_load(&r->state) == 0 ? mf__ring_register(r) : 0;
     later = passing(rc) && ++r->failures < TRIES;
@@ -12514,10 +12567,17 @@ static bool may_hold(struct ring *r)
            atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
 }
 
+bool mf__ring_has_more(struct mf__channel *ch)
+{
+    return may_hold(ring_of(ch));
+}
+
 static inline int submit_waiting(struct ring *r)
 {
-    int rc = mf__ring_commit_waiting(r);
+    int rc;
 
+    transport_ring_leave(r);
+    rc = mf__ring_commit_waiting(r);
     if (!passing(rc))
         return rc;
     nap();
@@ -12558,6 +12618,7 @@ static int await(struct ring *r)
     /* Kept back for a request that another one took. */
     if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
         return submit_waiting(r);
+    transport_ring_leave(r);
     if (atomic_exchange(&r->led, true)) {
         mf__ring_follow(r);
         return 0;
@@ -12578,6 +12639,7 @@ static int await(struct ring *r)
 /* The slot is free, yet what it was last filled with was never answered: a message that wants no answer. */
 MF__COLD static void give_back_unanswered(struct mf__channel *ch, struct mf__io *spare)
 {
+    transport_ring_leave(ring_of(ch));
     if (spare->ch && spare->ch->ops == ch->ops) {
         spare->own_thread = spare->receives_next = spare->ch == ch;
         spare->ch->ops->send(spare->ch, spare, spare->msg.hdr.unique, 0, NULL, 0);
@@ -12611,6 +12673,7 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
             rc = await(r);
     } while (rc == 0);
     if (rc < 0 || another_must_wait(r, spare)) {
+        transport_ring_leave(r);
         mf__ring_flush(ch);
         mf__ring_call(ch);
     }

@@ -501,16 +501,28 @@ static int32_t upcall(struct mf_call *call, void *user)
 
     if (call->op >= OPS || !b->handlers[call->op])
         return -ENOSYS;
+    if (mf_py_self.attached)
+        return enter(b, call);
     if (mf_py_self.state) {
         PyEval_RestoreThread(mf_py_self.state);
-        rc = enter(b, call);
-        mf_py_self.state = PyEval_SaveThread();
-        return rc;
+        mf_py_self.state = NULL;
+        mf_py_self.attached = 1;
+        return enter(b, call);
     }
     gil = PyGILState_Ensure();
     rc = enter(b, call);
     PyGILState_Release(gil);
     return rc;
+}
+
+/* While one request follows the other a reader keeps the interpreter's lock. */
+static void leave(void *user)
+{
+    (void)user;
+    if (!mf_py_self.attached)
+        return;
+    mf_py_self.attached = 0;
+    mf_py_self.state = PyEval_SaveThread();
 }
 
 static void hook(PyObject *function, PyObject *argument_) /* takes the reference to the argument */
@@ -670,6 +682,7 @@ static struct mf_upcall_ops upcalls(const struct mf_py_binding *b)
         .reader_end = reader_end,
         .destroy = destroy,
         .interrupted = interrupted,
+        .leave = leave,
     };
 }
 
@@ -723,6 +736,7 @@ static void *measure_thread(void *arg)
             start = clock_ns();
         memset(&m->call.answer, 0, sizeof(m->call.answer));
         rc = upcall(&m->call, m->binding);
+        leave(m->binding);
     }
     m->ns = rc < 0 && rc != -ENOENT ? -1 : (clock_ns() - start) / (double)m->count;
     reader_end(NULL, 0, m->binding);

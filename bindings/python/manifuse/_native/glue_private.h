@@ -54,13 +54,14 @@ struct mf_py_binding {
 
 /* What a thread has while it is in, or between, upcalls. */
 struct mf_py_thread {
-    PyThreadState *state;                /* detached; NULL: the thread is no reader */
+    PyThreadState *state;                /* detached; NULL: the thread is no reader, or has the lock: */
+    int attached;                        /* between upcalls, too, until leave() */
     PyGILState_STATE gil;                /* for reader_end */
     struct mf_call *call;                /* whose handler runs */
     const struct mf_py_binding *binding; /* whose call that is */
     PyObject *keep;                      /* owns the bytes of the last answer until the next upcall */
     int deferred;
 };
-extern _Thread_local struct mf_py_thread mf_py_self;
+extern _Thread_local struct mf_py_thread mf_py_self __attribute__((tls_model("initial-exec")));
 
 #endif
