@@ -114,8 +114,8 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
     if (s->takes_turns && !r->entered)
         take_turn(s, me);
     rc = s->upcall(&slot->call, s->user);
-    r->entered = true;
-    if (alone || !goes_on(r))
+    r->entered = s->takes_turns || s->hooks.leave;
+    if (r->entered && (alone || !goes_on(r)))
         mf__leave_language(r);
     if (alone)
         pthread_mutex_unlock(&s->serial);

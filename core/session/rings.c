@@ -78,7 +78,7 @@ static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, voi
                                   .max_payload = payload_size(s),
                                   .refused = refused,
                                   .may_wait = may_wait,
-                                  .leave = leave,
+                                  .leave = s->hooks.leave ? leave : NULL,
                                   .user = s };
     int rc = 0;
 

@@ -41,7 +41,7 @@ struct mf__ring_opts {
     void (*refused)(void *user, int error);
     /* May the handler of such a request wait? On the thread that received it; asked where MF__CALL_SLOW is in force. */
     bool (*may_wait)(void *user, uint32_t opcode);
-    /* The receiving thread is about to enter the kernel: so it keeps nothing that others may wait for. */
+    /* NULL, or: the receiving thread is about to enter the kernel, so it keeps nothing that others may wait for. */
     void (*leave)(void *user);
     void *user;
 };

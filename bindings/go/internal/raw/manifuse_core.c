@@ -2414,7 +2414,7 @@ struct mf__ring_opts {
     void (*refused)(void *user, int error);
     /* May the handler of such a request wait? On the thread that received it; asked where MF__CALL_SLOW is in force. */
     bool (*may_wait)(void *user, uint32_t opcode);
-    /* The receiving thread is about to enter the kernel: so it keeps nothing that others may wait for. */
+    /* NULL, or: the receiving thread is about to enter the kernel, so it keeps nothing that others may wait for. */
     void (*leave)(void *user);
     void *user;
 };
@@ -7275,8 +7275,8 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
     if (s->takes_turns && !r->entered)
         take_turn(s, me);
     rc = s->upcall(&slot->call, s->user);
-    r->entered = true;
-    if (alone || !goes_on(r))
+    r->entered = s->takes_turns || s->hooks.leave;
+    if (r->entered && (alone || !goes_on(r)))
         mf__leave_language(r);
     if (alone)
         pthread_mutex_unlock(&s->serial);
@@ -10125,7 +10125,7 @@ static int make_rings(struct mf_session *s, const struct mf__uring_sys *sys, voi
                                   .max_payload = payload_size(s),
                                   .refused = session_rings_refused,
                                   .may_wait = session_rings_may_wait,
-                                  .leave = session_rings_leave,
+                                  .leave = s->hooks.leave ? session_rings_leave : NULL,
                                   .user = s };
     int rc = 0;
 
