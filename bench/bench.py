@@ -411,9 +411,9 @@ def show(data: dict[str, Any], args: argparse.Namespace) -> int:
     if args.report and results.too_busy(data) and not args.force:
         print("\nnot written into docs/performance.md: too busy a machine (--force writes it)")
     elif args.report:
-        beside = [OUT / name for name in ("blocked.json", "busy.json")]
-        blocked, busy = (json.loads(f.read_text()) if f.exists() else None for f in beside)
-        report.write(data, blocked, busy, TOP / "docs")
+        beside = [OUT / name for name in ("blocked.json", "busy.json", "undisturbed.json")]
+        blocked, busy, quiet = (json.loads(f.read_text()) if f.exists() else None for f in beside)
+        report.write(data, blocked, busy, quiet, TOP / "docs")
         print("\nwritten: docs/performance.md, docs/performance.svg")
     if any(s["failed"] for s in data["servers"]):
         return 1

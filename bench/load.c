@@ -4,6 +4,11 @@
  *
  *   load DIR --op OP [--clients N] [--seconds S] [--warmup S] [--block BYTES]
  *        [--name FILE] [--pin] [--json]
+ *   load DIR... --op OP --rounds N
+ *
+ * The second form: one client goes round the directories N times, for some
+ * milliseconds each, and tells for each how many calls it made in those of its
+ * turns in which no neighbour of the machine used the same core.
  *
  * Exit 0 with figures on stdout; 1 when a call failed; 3 when the clients did
  * not come back in time (then the mount is to be aborted by whoever made it: a
@@ -35,6 +40,11 @@
 #define GRACE_NS 10000000000ull  /* beyond the planned time, then the deadline */
 #define WRITE_WRAP (64ull << 20) /* a writer starts over after this much */
 #define DROP_EVERY (16ull << 20) /* pages are given back in such steps */
+#define MAX_DIRS 32
+#define TURN_NS 6000000ull /* neighbours come and go within tens of milliseconds */
+#define TURN_WARMUP 200u   /* calls */
+#define PROBE_STEPS 60000u
+#define UNDISTURBED 1.12 /* how much longer than its shortest time the probe may take */
 
 /* Histogram: 64 linear steps in each power of two, so a value is known to
  * within 1/64; reported by the middle of its step, within 0.8 %. */
@@ -46,6 +56,7 @@ struct client {
     pid_t pid;
     int error; /* errno of the call that failed */
     char failed[64];
+    const char *where;  /* the directory: an argument, so the parent has it, too */
     uint64_t ops;       /* in the measured time */
     uint64_t ops_total; /* warm-up too: what the server's CPU time is spread over */
     uint64_t bytes_total;
@@ -56,14 +67,23 @@ struct client {
     uint64_t hist[BUCKETS];
 };
 
+/* What going round came to in one directory. */
+struct round {
+    double rate;      /* median of the undisturbed turns, calls per second; 0: there was none */
+    double rate_all;  /* of all */
+    unsigned counted; /* turns that were undisturbed */
+};
+
 struct shared {
     _Atomic unsigned ready;
     _Atomic uint64_t start_ns; /* 0 until all clients are ready */
     struct client client[MAX_CLIENTS];
+    struct round round[MAX_DIRS];
 };
 
 struct work {
     int dir;
+    const char *path;
     int fd;
     unsigned id;
     unsigned clients;
@@ -88,7 +108,9 @@ struct op {
 };
 
 struct options {
-    const char *dir;
+    char **dirs;
+    unsigned dir_count; /* 1, unless going round */
+    unsigned rounds;
     const struct op *op;
     unsigned clients;
     double seconds;
@@ -315,6 +337,7 @@ static double percentile_us(const struct client *c, double p)
 static _Noreturn void fail(struct client *c, const struct work *w, const char *what)
 {
     c->error = errno ? errno : EIO;
+    c->where = w->path;
     snprintf(c->failed, sizeof(c->failed), "%s %s", what, w->name);
     _exit(1);
 }
@@ -357,10 +380,29 @@ static void pin_to(unsigned id)
     sched_setaffinity(0, sizeof(set), &set);
 }
 
+static void begin_work(struct client *c, struct work *w, const struct options *o, unsigned id, const char *dir)
+{
+    *w = (struct work){ .id = id, .clients = o->clients, .block = o->block, .direct = o->op->direct };
+    w->path = dir;
+    w->fixed = o->name;
+    if (o->name)
+        snprintf(w->name, sizeof(w->name), "%s", o->name);
+    w->rng = 0x9e3779b97f4a7c15ull * (id + 1);
+    w->buf = aligned_alloc(PAGE, (o->block + PAGE - 1) / PAGE * PAGE);
+    if (!w->buf)
+        fail(c, w, "memory");
+    memset(w->buf, 0, o->block);
+    w->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (w->dir < 0)
+        fail(c, w, "opening the directory");
+    if (o->op->open && o->op->open(w) < 0)
+        fail(c, w, "opening");
+}
+
 static _Noreturn void client_main(const struct options *o, unsigned id, pid_t parent)
 {
     struct client *c = &shared->client[id];
-    struct work w = { .id = id, .clients = o->clients, .block = o->block, .direct = o->op->direct };
+    struct work w;
     uint64_t start;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -368,19 +410,7 @@ static _Noreturn void client_main(const struct options *o, unsigned id, pid_t pa
         _exit(1);
     if (o->pin)
         pin_to(id);
-    w.fixed = o->name;
-    if (o->name)
-        snprintf(w.name, sizeof(w.name), "%s", o->name);
-    w.rng = 0x9e3779b97f4a7c15ull * (id + 1);
-    w.buf = aligned_alloc(PAGE, (o->block + PAGE - 1) / PAGE * PAGE);
-    if (!w.buf)
-        fail(c, &w, "memory");
-    memset(w.buf, 0, o->block);
-    w.dir = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (w.dir < 0)
-        fail(c, &w, "opening the directory");
-    if (o->op->open && o->op->open(&w) < 0)
-        fail(c, &w, "opening");
+    begin_work(c, &w, o, id, o->dirs[0]);
 
     atomic_fetch_add(&shared->ready, 1);
     while ((start = atomic_load(&shared->start_ns)) == 0)
@@ -389,6 +419,113 @@ static _Noreturn void client_main(const struct options *o, unsigned id, pid_t pa
     if (o->op->close)
         o->op->close(&w);
     _exit(0);
+}
+
+/* ---- a client that goes round ---- */
+
+struct turn {
+    double rate;     /* calls per second */
+    double probe_ns; /* the longer one of before and after */
+};
+
+/* Additions that do not wait for each other: slower while a neighbour uses the core, too. */
+static double probe_ns(void)
+{
+    uint64_t begin = now_ns(), a = 1, b = 2, c = 3, d = 4, e = 5, f = 6;
+
+    for (uint64_t i = 0; i < PROBE_STEPS; i++) {
+        a += i;
+        b ^= i;
+        c += b;
+        d -= i;
+        e += 3;
+        f ^= a;
+        __asm__ volatile("" ::"r"(a), "r"(b), "r"(c), "r"(d), "r"(e), "r"(f));
+    }
+    return (double)(now_ns() - begin);
+}
+
+static struct turn take_turn(struct client *c, struct work *w, const struct op *op)
+{
+    uint64_t begin, now, calls = 0;
+    double before, after;
+
+    for (unsigned i = 0; i < TURN_WARMUP; i++) {
+        if (op->run(w) < 0)
+            fail(c, w, op->name);
+    }
+    before = probe_ns();
+    begin = now_ns();
+    do {
+        if (op->run(w) < 0)
+            fail(c, w, op->name);
+        calls++;
+        now = now_ns();
+    } while (now - begin < TURN_NS);
+    after = probe_ns();
+    return (struct turn){ (double)calls * 1e9 / (double)(now - begin), before > after ? before : after };
+}
+
+static int by_rate(const void *a, const void *b)
+{
+    double x = ((const struct turn *)a)->rate, y = ((const struct turn *)b)->rate;
+
+    return x < y ? -1 : x > y;
+}
+
+static struct round sum_up(struct turn *turns, unsigned n, double shortest_ns)
+{
+    struct round r = { 0 };
+    struct turn *left = turns;
+
+    qsort(turns, n, sizeof(*turns), by_rate);
+    r.rate_all = turns[n / 2].rate;
+    for (unsigned i = 0; i < n; i++) {
+        if (turns[i].probe_ns <= shortest_ns * UNDISTURBED)
+            left[r.counted++] = turns[i];
+    }
+    if (r.counted)
+        r.rate = left[r.counted / 2].rate;
+    return r;
+}
+
+static _Noreturn void round_main(const struct options *o, pid_t parent)
+{
+    struct client *c = &shared->client[0];
+    struct turn *turns = calloc((size_t)o->rounds * o->dir_count, sizeof(*turns));
+    double shortest_ns = 1e12;
+    struct work w[MAX_DIRS];
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+    for (unsigned d = 0; d < o->dir_count; d++)
+        begin_work(c, &w[d], o, 0, o->dirs[d]);
+    if (!turns)
+        fail(c, &w[0], "memory");
+    for (unsigned i = 0; i < o->rounds; i++) {
+        for (unsigned k = 0; k < o->dir_count; k++) {
+            unsigned d = i % 2 ? o->dir_count - 1 - k : k;
+            struct turn t = take_turn(c, &w[d], o->op);
+
+            turns[(size_t)d * o->rounds + i] = t;
+            if (t.probe_ns < shortest_ns)
+                shortest_ns = t.probe_ns;
+        }
+    }
+    for (unsigned d = 0; d < o->dir_count; d++)
+        shared->round[d] = sum_up(turns + (size_t)d * o->rounds, o->rounds, shortest_ns);
+    _exit(0);
+}
+
+static void report_rounds(const struct options *o)
+{
+    for (unsigned d = 0; d < o->dir_count; d++) {
+        const struct round *r = &shared->round[d];
+
+        printf("%s{\"dir\":\"%s\",\"undisturbed\":%u,\"ops_per_s\":%.1f,\"ops_per_s_all\":%.1f}%s\n", d ? " " : "[",
+               o->dirs[d], r->counted, r->rate, r->rate_all, d + 1 < o->dir_count ? "," : "]");
+    }
 }
 
 /* ---- the parent ---- */
@@ -437,6 +574,8 @@ static void start_clients(const struct options *o)
     for (unsigned i = 0; i < o->clients; i++) {
         pid_t pid = fork();
 
+        if (pid == 0 && o->rounds)
+            round_main(o, parent);
         if (pid == 0)
             client_main(o, i, parent);
         if (pid < 0) {
@@ -496,19 +635,20 @@ static void report(const struct options *o)
 
 static int run(const struct options *o)
 {
-    uint64_t deadline = now_ns() + GRACE_NS + (uint64_t)((o->warmup + o->seconds) * 1e9);
+    double planned_s = o->rounds ? (double)o->rounds * o->dir_count * 3 * TURN_NS / 1e9 : o->warmup + o->seconds;
+    uint64_t deadline = now_ns() + GRACE_NS + (uint64_t)(planned_s * 1e9);
     bool failed = false;
     unsigned left;
 
     start_clients(o);
-    if (wait_until_ready(o, deadline))
+    if (o->rounds || wait_until_ready(o, deadline))
         atomic_store(&shared->start_ns, now_ns() + 2000000);
     else
         kill_all(o->clients);
     left = reap(o->clients, deadline, &failed);
     if (left > 0) {
         kill_all(o->clients);
-        fprintf(stderr, "load: %u of %u clients of %s did not return from %s in time\n", left, o->clients, o->dir,
+        fprintf(stderr, "load: %u of %u clients of %s did not return from %s in time\n", left, o->clients, o->dirs[0],
                 o->op->name);
         return 3;
     }
@@ -516,11 +656,14 @@ static int run(const struct options *o)
         const struct client *c = &shared->client[i];
 
         if (c->error)
-            fprintf(stderr, "load: client %u: %s in %s: %s\n", i, c->failed, o->dir, strerror(c->error));
+            fprintf(stderr, "load: client %u: %s in %s: %s\n", i, c->failed, c->where, strerror(c->error));
     }
     if (failed)
         return 1;
-    report(o);
+    if (o->rounds)
+        report_rounds(o);
+    else
+        report(o);
     return 0;
 }
 
@@ -530,13 +673,15 @@ static _Noreturn void usage(void)
 {
     fputs("usage: load DIR --op OP [--clients N] [--seconds S] [--warmup S]\n"
           "            [--block BYTES] [--name FILE] [--pin] [--json]\n"
+          "       load DIR... --op OP --rounds N\n"
           "OP is one of",
           stderr);
     for (size_t i = 0; i < OPS; i++)
         fprintf(stderr, " %s", ops[i].name);
     fputs("\n--block: size of a call in the sequential ones (default 1 MiB)\n"
           "--name: the file that stat, read4k and open-read-close use (default: any of f0000 to f9999)\n"
-          "--pin: bind client i to CPU i, to see what placement does\n",
+          "--pin: bind client i to CPU i, to see what placement does\n"
+          "--rounds: one client goes round the directories (at most 32), N times (at most 100000)\n",
           stderr);
     exit(2);
 }
@@ -552,15 +697,13 @@ static const struct op *find_op(const char *name)
 
 static void parse(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = { { "op", required_argument, NULL, 'o' },
-                                           { "clients", required_argument, NULL, 'c' },
-                                           { "seconds", required_argument, NULL, 's' },
-                                           { "warmup", required_argument, NULL, 'w' },
-                                           { "block", required_argument, NULL, 'b' },
-                                           { "name", required_argument, NULL, 'n' },
-                                           { "pin", no_argument, NULL, 'p' },
-                                           { "json", no_argument, NULL, 'j' },
-                                           { NULL, 0, NULL, 0 } };
+    static const struct option longs[] = {
+        { "op", required_argument, NULL, 'o' },      { "clients", required_argument, NULL, 'c' },
+        { "seconds", required_argument, NULL, 's' }, { "warmup", required_argument, NULL, 'w' },
+        { "block", required_argument, NULL, 'b' },   { "name", required_argument, NULL, 'n' },
+        { "pin", no_argument, NULL, 'p' },           { "rounds", required_argument, NULL, 'r' },
+        { "json", no_argument, NULL, 'j' },          { NULL, 0, NULL, 0 }
+    };
     int c;
 
     *o = (struct options){ .clients = 1, .seconds = 0.5, .warmup = 0.1, .block = 1 << 20 };
@@ -573,14 +716,17 @@ static void parse(int argc, char **argv, struct options *o)
         case 'b': o->block = (size_t)atol(optarg); break;
         case 'n': o->name = optarg; break;
         case 'p': o->pin = true; break;
+        case 'r': o->rounds = (unsigned)atoi(optarg); break;
         case 'j': o->json = true; break;
         default: usage();
         }
     }
-    if (optind + 1 != argc || !o->op || o->clients < 1 || o->clients > MAX_CLIENTS || o->seconds <= 0 ||
-        o->seconds > 3600 || o->warmup < 0 || o->warmup > 60 || o->block < PAGE || o->block > (64u << 20))
+    o->dirs = argv + optind;
+    o->dir_count = (unsigned)(argc - optind);
+    if (o->dir_count < 1 || o->dir_count > (o->rounds ? MAX_DIRS : 1) || o->rounds > 100000 || !o->op ||
+        o->clients < 1 || o->clients > MAX_CLIENTS || o->seconds <= 0 || o->seconds > 3600 || o->warmup < 0 ||
+        o->warmup > 60 || o->block < PAGE || o->block > (64u << 20))
         usage();
-    o->dir = argv[optind];
 }
 
 int main(int argc, char **argv)

@@ -289,6 +289,24 @@ def busy_cell(c: Data) -> str:
     return text if c["holds"] else f"**{text}**"
 
 
+def undisturbed(data: Data | None) -> list[str]:
+    if not data:
+        return ["Not measured."]
+    found: dict[str, dict[str, str]] = {}
+    for c in data["cells"]:
+        known = c["of_bare"] is not None
+        text = f"{c['of_bare']:.3f} ({c['ops_per_s']:,.0f})" if known else "too few turns"
+        found.setdefault(c["row"], {})[c["op"]] = text
+    turns = sorted(c["turns"] for c in data["cells"])
+    m = data["machine"]
+    return [
+        f"Linux {m['kernel']}, {m['cpus']} CPUs, {m['date']}; medians of {turns[0]} to {turns[-1]} of "
+        f"{data['config']['rounds']} turns. Of the best bare loop's calls, and calls/s:",
+        "",
+        *table(["row", *CALLS], [[f"`{row}`", *(cells.get(op, "") for op in CALLS)] for row, cells in found.items()]),
+    ]
+
+
 # ---- the page ----
 
 
@@ -301,7 +319,7 @@ def fill(page: str, name: str, lines: list[str]) -> str:
     return page
 
 
-def write(data: Data, scenarios: Data | None, busy: Data | None, docs: Path) -> None:
+def write(data: Data, scenarios: Data | None, busy: Data | None, quiet: Data | None, docs: Path) -> None:
     t = Table(data)
     path = docs / "performance.md"
     page = path.read_text()
@@ -316,6 +334,7 @@ def write(data: Data, scenarios: Data | None, busy: Data | None, docs: Path) -> 
         "handler calls": handler_calls(t),
         "idle": idle(scenarios),
         "busy machine": busy_machine(busy),
+        "undisturbed": undisturbed(quiet),
     }
     for name, lines in blocks.items():
         page = fill(page, name, lines)
