@@ -270,7 +270,11 @@ func TestMountFromInitialized(t *testing.T) {
 		return copy(dst, "joined"), nil
 	}}
 	m := serve(t, main, manifuse.Options{Readers: 1, Uring: manifuse.UringOff})
-	go func() { _, _ = m.sh("cat $D/a") }()
+	read := make(chan struct{})
+	go func() {
+		_, _ = m.sh("cat $D/a")
+		close(read)
+	}()
 	within(t, 10*time.Second, "the only reader's handler", func() { <-blocked })
 
 	f, err := m.CloneFD()
@@ -287,6 +291,7 @@ func TestMountFromInitialized(t *testing.T) {
 	go func() { done <- r.Run(context.Background()) }()
 	m.wants("cat $D/b", "joined")
 	close(gate)
+	within(t, 10*time.Second, "the first read", func() { <-read }) // until then the mount is busy
 	if joined.Load() == 0 || r.Stats()[0].Requests == 0 {
 		t.Error("the joined session served nothing")
 	}
