@@ -678,14 +678,14 @@ static int32_t until_all_are_there(struct mf_call *call, struct fs_rig *r)
     return FS_DEFAULT;
 }
 
-static void run_keeping(uint32_t readers, uint64_t *all)
+static void run_keeping(uint64_t *all)
 {
     static struct mf__uring_sys watched;
 
     watched = mf__vk_calls;
     watched.enter = enter_by_others;
     rig.keeps = true;
-    rig.opts.readers = readers;
+    rig.opts.readers = 2;
     rig.script = until_all_are_there;
     rig.data = all;
     fs_prepare(&rig);
@@ -700,7 +700,7 @@ FS_TEST(ring_session, handlers_of_requests_that_are_there_are_entered_once)
 {
     uint64_t all = 9, ids[9];
 
-    run_keeping(2, &all);
+    run_keeping(&all);
     for (int i = 0; i < 9; i++)
         ids[i] = fs_send_getattr(&rig, FS_FILE0 + (uint64_t)i % FS_FILES);
     for (int i = 0; i < 9; i++)
@@ -714,7 +714,7 @@ FS_TEST(ring_session, handlers_are_left_before_a_reader_waits)
 {
     uint64_t all = 0;
 
-    run_keeping(2, &all);
+    run_keeping(&all);
     for (unsigned i = 1; i <= 20; i++) {
         cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
         cr_expect_eq(atomic_load(&rig.left), i);

@@ -11482,6 +11482,8 @@ uint64_t mf__connection_number(int fd)
 /* Bytes of a reply that are cheaper to copy behind the header than to hand over as a second piece. */
 #define COPY_LIMIT 8192u
 
+#define MAX_OVERTAKEN 1000 /* requests in a row that the end of the mount overtook */
+
 #define HEADER_SIZE sizeof(struct fuse_out_header)
 #define SHORT_BODY (MF__BODY_LEAD - HEADER_SIZE)
 
@@ -11492,8 +11494,8 @@ static int device_receive(struct mf__channel *ch, struct mf__io *spare, struct m
     /* Afterwards a length that is not 0 says that a whole request is there: the buffer is the journal. */
     memset(spare->recv, 0, sizeof(uint32_t));
     n = read(ch->fd, spare->recv, spare->recv_size);
-    /* Said of a request that the end of the mount overtook, too: only a second read tells whether it was aborted. */
-    if (n < 0 && errno == ECONNABORTED)
+    /* Said of each request that the end of the mount overtook, too: what comes after them tells whether it was aborted. */
+    for (int i = 0; n < 0 && errno == ECONNABORTED && i < MAX_OVERTAKEN; i++)
         n = read(ch->fd, spare->recv, spare->recv_size);
     if (n < 0) {
         /* The request went away while it was copied: there may be another. */
@@ -11597,6 +11599,7 @@ int mf__device_channel(int fd, struct mf__channel **out)
 }
 #undef COPY_LIMIT
 #undef HEADER_SIZE
+#undef MAX_OVERTAKEN
 #undef SHORT_BODY
 
 /* ==== core/transport/memory.c ==== */
