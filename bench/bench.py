@@ -26,7 +26,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -318,6 +318,23 @@ def alone() -> Iterator[None]:
         yield
 
 
+def measured(path: Path, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `run` measures, from the top of the tree and alone there; also written to `path`."""
+    if os.geteuid() != 0:
+        sys.exit("bench: mounting needs root")
+    if not LOAD.exists():
+        sys.exit("bench: the load generator is not built: run bench/setup")
+    path = path.resolve()
+    os.chdir(TOP)
+    ensure_fusectl()
+    with alone():
+        sweep_leftovers(MOUNTS)
+        data = run()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n")
+    return data
+
+
 def words(text: str) -> list[str]:
     return [w for w in text.split(",") if w]
 
@@ -438,17 +455,7 @@ def main() -> int:
         return 0
     if args.show:
         return show(json.loads(args.show.read_text()), args)
-    if os.geteuid() != 0:
-        sys.exit("bench: mounting needs root")
-    if not LOAD.exists():
-        sys.exit("bench: the load generator is not built: run bench/setup")
-    os.chdir(TOP)
-    ensure_fusectl()
-    with alone():
-        sweep_leftovers(MOUNTS)
-        data = run(args)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(data, indent=1) + "\n")
+    data = measured(args.json, lambda: run(args))
     status = show(data, args)
     print(f"\nwritten to {os.path.relpath(args.json)}")
     return status

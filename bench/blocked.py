@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -22,11 +21,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable
 
-from bench import LOAD, MOUNTS, OUT, Fleet, alone, cleaned_up, machine, say, words
-from running import Running, ServerError, ensure_fusectl, sweep_leftovers
+from bench import OUT, Fleet, cleaned_up, machine, measured, say, words
+from running import Running, ServerError
 from servers import CPUS, SERVERS, Server, chosen, extra
-
-TOP = Path(__file__).resolve().parent.parent
 
 SLOW_C = "build/bench/slow {mnt}"
 SLOW_PYTHON = "build/venv/bin/python bench/handlers/slow.py {mnt}"
@@ -430,15 +427,7 @@ def main() -> int:
     args = p.parse_args()
     if any(s not in SCENARIOS for s in args.scenarios):
         p.error(f"--scenarios: some of {', '.join(SCENARIOS)}")
-    if os.geteuid() != 0 or not LOAD.exists():
-        sys.exit("blocked: run bench/setup, and this as root")
-    args.json = args.json.resolve()
-    os.chdir(TOP)
-    ensure_fusectl()
-    with alone():
-        sweep_leftovers(MOUNTS)
-        data = run(args)
-    args.json.write_text(json.dumps(data, indent=1) + "\n")
+    data = measured(args.json, lambda: run(args))
     print(render(data))
     return int(data.get("interrupted") or 0) or int(any(s["failed"] for s in data["servers"]))
 

@@ -18,7 +18,6 @@ Run bench/setup first. Needs root.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -33,7 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench import LOAD, LONGEST, MOUNTS, OUT, SHORTEST, Fleet, alone, cleaned_up, machine, say, touch, words
+from bench import LONGEST, MOUNTS, OUT, SHORTEST, Fleet, cleaned_up, machine, measured, say, touch, words
 from cases import Case, all_cases
 from running import (
     CPUCLOCK_SCHED,
@@ -41,12 +40,9 @@ from running import (
     Running,
     ServerError,
     die_with_parent,
-    ensure_fusectl,
-    sweep_leftovers,
 )
 from servers import CPUS, SERVERS, Server, chosen, extra
 
-TOP = Path(__file__).resolve().parent.parent
 REFERENCES = {
     "c-ring": "c-ring-plain",
     "python-ring": "python-ring-plain",
@@ -360,17 +356,14 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def run_and_undo(args: argparse.Namespace) -> dict[str, Any]:
+    with ExitStack() as undo:
+        return run(args, undo)
+
+
 def main() -> int:
     args = parse()
-    if os.geteuid() != 0 or not LOAD.exists():
-        sys.exit("busy: run bench/setup, and this as root")
-    os.chdir(TOP)
-    ensure_fusectl()
-    with alone():
-        sweep_leftovers(MOUNTS)
-        with ExitStack() as undo:
-            data = run(args, undo)
-    args.json.write_text(json.dumps(data, indent=1) + "\n")
+    data = measured(args.json, lambda: run_and_undo(args))
     print(render(data))
     return int(data.get("interrupted") or 0) or int(bool(data["failures"]))
 

@@ -70,7 +70,6 @@ struct client {
 /* What going round came to in one directory. */
 struct round {
     double rate;      /* median of the undisturbed turns, calls per second; 0: there was none */
-    double rate_all;  /* of all */
     unsigned counted; /* turns that were undisturbed */
 };
 
@@ -399,15 +398,12 @@ static void begin_work(struct client *c, struct work *w, const struct options *o
         fail(c, w, "opening");
 }
 
-static _Noreturn void client_main(const struct options *o, unsigned id, pid_t parent)
+static _Noreturn void client_main(const struct options *o, unsigned id)
 {
     struct client *c = &shared->client[id];
     struct work w;
     uint64_t start;
 
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
-        _exit(1);
     if (o->pin)
         pin_to(id);
     begin_work(c, &w, o, id, o->dirs[0]);
@@ -476,29 +472,24 @@ static int by_rate(const void *a, const void *b)
 static struct round sum_up(struct turn *turns, unsigned n, double shortest_ns)
 {
     struct round r = { 0 };
-    struct turn *left = turns;
 
-    qsort(turns, n, sizeof(*turns), by_rate);
-    r.rate_all = turns[n / 2].rate;
     for (unsigned i = 0; i < n; i++) {
         if (turns[i].probe_ns <= shortest_ns * UNDISTURBED)
-            left[r.counted++] = turns[i];
+            turns[r.counted++] = turns[i];
     }
+    qsort(turns, r.counted, sizeof(*turns), by_rate);
     if (r.counted)
-        r.rate = left[r.counted / 2].rate;
+        r.rate = turns[r.counted / 2].rate;
     return r;
 }
 
-static _Noreturn void round_main(const struct options *o, pid_t parent)
+static _Noreturn void round_main(const struct options *o)
 {
     struct client *c = &shared->client[0];
     struct turn *turns = calloc((size_t)o->rounds * o->dir_count, sizeof(*turns));
     double shortest_ns = 1e12;
     struct work w[MAX_DIRS];
 
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
-        _exit(1);
     for (unsigned d = 0; d < o->dir_count; d++)
         begin_work(c, &w[d], o, 0, o->dirs[d]);
     if (!turns)
@@ -523,8 +514,8 @@ static void report_rounds(const struct options *o)
     for (unsigned d = 0; d < o->dir_count; d++) {
         const struct round *r = &shared->round[d];
 
-        printf("%s{\"dir\":\"%s\",\"undisturbed\":%u,\"ops_per_s\":%.1f,\"ops_per_s_all\":%.1f}%s\n", d ? " " : "[",
-               o->dirs[d], r->counted, r->rate, r->rate_all, d + 1 < o->dir_count ? "," : "]");
+        printf("%s{\"dir\":\"%s\",\"undisturbed\":%u,\"ops_per_s\":%.1f}%s\n", d ? " " : "[", o->dirs[d], r->counted,
+               r->rate, d + 1 < o->dir_count ? "," : "]");
     }
 }
 
@@ -574,10 +565,14 @@ static void start_clients(const struct options *o)
     for (unsigned i = 0; i < o->clients; i++) {
         pid_t pid = fork();
 
-        if (pid == 0 && o->rounds)
-            round_main(o, parent);
-        if (pid == 0)
-            client_main(o, i, parent);
+        if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            if (getppid() != parent)
+                _exit(1);
+            if (o->rounds)
+                round_main(o);
+            client_main(o, i);
+        }
         if (pid < 0) {
             perror("load: fork");
             kill_all(i);
@@ -723,9 +718,9 @@ static void parse(int argc, char **argv, struct options *o)
     }
     o->dirs = argv + optind;
     o->dir_count = (unsigned)(argc - optind);
-    if (o->dir_count < 1 || o->dir_count > (o->rounds ? MAX_DIRS : 1) || o->rounds > 100000 || !o->op ||
-        o->clients < 1 || o->clients > MAX_CLIENTS || o->seconds <= 0 || o->seconds > 3600 || o->warmup < 0 ||
-        o->warmup > 60 || o->block < PAGE || o->block > (64u << 20))
+    if (o->dir_count < 1 || o->dir_count > (o->rounds ? MAX_DIRS : 1) || (o->rounds && o->clients != 1) ||
+        o->rounds > 100000 || !o->op || o->clients < 1 || o->clients > MAX_CLIENTS || o->seconds <= 0 ||
+        o->seconds > 3600 || o->warmup < 0 || o->warmup > 60 || o->block < PAGE || o->block > (64u << 20))
         usage();
 }
 

@@ -22,9 +22,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import LOAD, MOUNTS, OUT, TOP, Fleet, alone, cleaned_up, machine
+from bench import LOAD, OUT, Fleet, cleaned_up, machine, measured
 from report import undisturbed
-from running import Running, ensure_fusectl, sweep_leftovers
+from running import Running
 from servers import CALLS, SERVERS, chosen
 
 ROWS = {
@@ -77,15 +77,7 @@ def main() -> int:
     args = p.parse_args()
     if not 1 <= args.rounds <= 100_000:
         p.error("--rounds: 1 to 100000")
-    if os.geteuid() != 0 or not LOAD.exists():
-        sys.exit("undisturbed: run bench/setup, and this as root")
-    args.json = args.json.resolve()
-    os.chdir(TOP)
-    ensure_fusectl()
-    with alone():
-        sweep_leftovers(MOUNTS)
-        data = run(args.rounds)
-    args.json.write_text(json.dumps(data, indent=1) + "\n")
+    data = measured(args.json, lambda: run(args.rounds))
     print("\n".join(undisturbed(data)))
     return 0
 

@@ -70,7 +70,7 @@ void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
 struct mf__channel *mf__crew_channel(struct mf__reader *r);
 /* The ring of this reader's crew was refused by the kernel: serve the device instead. */
 void mf__crew_fall_back(struct mf__reader *r, int error);
-/* The reader will not receive next: answers that it left to that go out. Its own thread. */
+/* The reader will not receive next: answers that it left to that go out, and it leaves the language. Its own thread. */
 void mf__reader_flush(struct mf__reader *r);
 /* The reader ends. */
 void mf__crew_leave(struct mf__reader *r);

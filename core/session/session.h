@@ -149,8 +149,8 @@ struct mf__reader {
     struct mf__slab *_Atomic slabs;
     uint32_t slots;
     uint32_t sample;
-    bool entered;              /* an upcall has returned and hooks.leave was not called since; its own thread only */
-    uint64_t sleeps;           /* of its thread, when the handler that is timed began; */
+    bool entered;    /* an upcall has returned, and its turn and hooks.leave are still to come; its own thread only */
+    uint64_t sleeps; /* of its thread, when the handler that is timed began; */
     bool counts_sleeps;        /* if they are known */
     struct mf__counters stats; /* written by the reader's thread */
     /* Written by others; on lines of their own. */

@@ -2523,7 +2523,7 @@ void mf__crews_widen(struct mf_session *s, struct mf__reader *r);
 struct mf__channel *mf__crew_channel(struct mf__reader *r);
 /* The ring of this reader's crew was refused by the kernel: serve the device instead. */
 void mf__crew_fall_back(struct mf__reader *r, int error);
-/* The reader will not receive next: answers that it left to that go out. Its own thread. */
+/* The reader will not receive next: answers that it left to that go out, and it leaves the language. Its own thread. */
 void mf__reader_flush(struct mf__reader *r);
 /* The reader ends. */
 void mf__crew_leave(struct mf__reader *r);
@@ -2720,8 +2720,8 @@ struct mf__reader {
     struct mf__slab *_Atomic slabs;
     uint32_t slots;
     uint32_t sample;
-    bool entered;              /* an upcall has returned and hooks.leave was not called since; its own thread only */
-    uint64_t sleeps;           /* of its thread, when the handler that is timed began; */
+    bool entered;    /* an upcall has returned, and its turn and hooks.leave are still to come; its own thread only */
+    uint64_t sleeps; /* of its thread, when the handler that is timed began; */
     bool counts_sleeps;        /* if they are known */
     struct mf__counters stats; /* written by the reader's thread */
     /* Written by others; on lines of their own. */
