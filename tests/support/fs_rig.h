@@ -109,11 +109,12 @@ unsigned fs_logged(struct fs_rig *rig, const char *text); /* how many times */
     static void suite##_##name##_body(void)
 
 /* Wait for something that another thread brings about. */
-#define FS_UNTIL(condition)                                      \
-    do {                                                         \
-        for (int fs_n = 0; fs_n < 10000 && !(condition); fs_n++) \
-            usleep(1000);                                        \
-        cr_assert(condition, "never: %s", #condition);           \
+#define FS_UNTIL(condition)                               \
+    do {                                                  \
+        int fs_n = 0;                                     \
+        for (; fs_n < 10000 && !(condition); fs_n++)      \
+            usleep(1000);                                 \
+        cr_assert(fs_n < 10000, "never: %s", #condition); \
     } while (0)
 
 #endif
