@@ -31,6 +31,17 @@ SLOW_GO = "build/bench/go-slow {mnt}"
 LANGUAGES = {"c": SLOW_C, "python": SLOW_PYTHON, "go": SLOW_GO}
 TRANSPORTS = {"device": " --uring off", "ring": " --uring require"}
 
+# Loops without engine, as far as any server can get here: a thread for each request in hand.
+BARE_DEVICE = "build/bench/responder {mnt} --slow --readers 32"
+BARE_RING = "build/bench/ring_responder {mnt} --slow"
+BARE = (
+    Server("bare-device", "responder", "32 clones", BARE_DEVICE),
+    Server("bare-device-yield", "responder", "32 clones", BARE_DEVICE + " --pin --yield"),
+    Server("bare-ring", "responder", "20 rings a queue", BARE_RING, transport="ring"),
+    Server("bare-ring-yield", "responder", "20 rings a queue", BARE_RING + " --yield", transport="ring"),
+)
+BARE_SCENARIOS = ("unloaded", "sleep1ms", "sleep10ms-1in100")
+
 ROWS = (
     *(Server(f"slow-{lang}-{transport}", f"slow-{lang}", "auto", command + option, transport=transport)
       for lang, command in LANGUAGES.items() for transport, option in TRANSPORTS.items()),
@@ -210,6 +221,8 @@ SCENARIOS: dict[str, Callable[[Bench, Running], None]] = {
 
 def wanted(server: Server, scenario: str) -> bool:
     """Rows with a given number of readers are there for what readers bring."""
+    if server in BARE:
+        return scenario in BARE_SCENARIOS
     return server.layout == "auto" or scenario == "sleep5ms"
 
 
@@ -258,12 +271,15 @@ def idle(fleet: Fleet, seconds: float) -> list[dict[str, Any]]:
 # ---- what is required ----
 
 
-def check(row: str, scenario: str, what: str, value: float | None, limit: float, least: bool = True) -> list[Check]:
+def check(row: str, scenario: str, what: str, value: float | None, limit: float, least: bool = True,
+          bare: float | None = None) -> list[Check]:  # fmt: skip
+    """bare: what the best loop without engine reaches by the same measure."""
     if value is None:
         return []
     holds = value >= limit if least else value <= limit
+    beyond = not holds and bare is not None and (bare < limit if least else bare > limit)
     return [{"row": row, "scenario": scenario, "what": what, "value": value, "limit": limit, "least": least,
-             "holds": holds}]  # fmt: skip
+             "holds": holds, "bare": bare, "out_of_reach": beyond}]  # fmt: skip
 
 
 def ratio(a: float | None, b: float | None) -> float | None:
@@ -283,6 +299,12 @@ def shared_cpus(clients: int, away_s: float, work_s: float, others: int) -> floa
     return sum(w * rate(there) for there, w in enumerate(weights)) / sum(weights)
 
 
+def best_bare(b: Bench, row: str, scenario: str, key: str, least: bool) -> float | None:
+    loops = (s for s in BARE if row.endswith(s.transport))
+    found = [v for v in (b.middle(s.name, scenario, key) for s in loops) if v is not None]
+    return (max if least else min)(found, default=None)
+
+
 def check_row(b: Bench, row: str) -> list[Check]:
     alone = b.middle(row, "stat alone", "p99_us")
     call_us = b.middle(row, "fast read, 1 client", "mean_us")
@@ -291,14 +313,16 @@ def check_row(b: Bench, row: str) -> list[Check]:
         ideal["sleep10ms-1in100"] = 100 * shared_cpus(SLEEPERS, 10e-3, 100 * call_us / 1e6, others=1)
     found: list[Check] = []
     for name, most in ideal.items():
-        found += check(row, name, "reads, of the ideal", ratio(b.middle(row, name, "ops_per_s"), most), SHARE)
+        found += check(row, name, "reads, of the ideal", ratio(b.middle(row, name, "ops_per_s"), most), SHARE,
+                       bare=ratio(best_bare(b, row, name, "ops_per_s", True), most))  # fmt: skip
     beside_fast = b.middle(row, "fast", "stat_p99_us")
     for name in (*ideal, "wait", "never"):
         # Where 99 of 100 handlers are fast their clients take all of both CPUs: beside as many of which none sleeps
         # the stat waits as well, and what the sleeping adds is to be seen.
         what, other = ("alone", alone) if "1in100" not in name else ("beside reads that are all fast", beside_fast)
         found += check(row, name, f"stat p99, of that {what}", ratio(b.middle(row, name, "stat_p99_us"), other),
-                       STAT_LIMIT, least=False)  # fmt: skip
+                       STAT_LIMIT, least=False,
+                       bare=ratio(best_bare(b, row, name, "stat_p99_us", False), other))  # fmt: skip
     for sample in b.samples.get((row, "wait"), []):
         if not sample["there"] or sample.get("released_s") is None:
             found += check(row, "wait", "handlers that waited and were released", 0, 1)
@@ -341,6 +365,8 @@ def number(value: float) -> str:
 def check_line(c: Check) -> str:
     limit = f"{'at least' if c['least'] else 'at most'} {c['limit']:g}"
     verdict = "holds" if c["holds"] else "MISSED"
+    if c["out_of_reach"]:
+        verdict += f", out of reach: a bare loop is at {number(c['bare'])}"
     return f"{c['scenario']:<24} {c['row']:<20} {c['what']:<40} {number(c['value']):>8}  {limit}: {verdict}"
 
 
@@ -400,7 +426,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 quiet.start()
                 data["idle"] = idle(quiet, args.idle)
             servers += list(quiet.info.values())
-        fleet = SlowFleet([s for s in chosen(ROWS, args.rows) if any(wanted(s, name) for name in args.scenarios)])
+        rows = chosen(ROWS + BARE, args.rows)
+        fleet = SlowFleet([s for s in rows if any(wanted(s, name) for name in args.scenarios)])
         with cleaned_up(fleet):
             fleet.start()
             measure(fleet, b, args)

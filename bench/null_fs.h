@@ -86,10 +86,10 @@ static uint64_t find_name(const char *name)
     return node && made[node - NODE_MADE0] ? node : 0;
 }
 
-static int null_lookup(uint64_t parent, const char *name, void *body)
+/* node 0: there is no such name. */
+static int null_entry(uint64_t parent, uint64_t node, void *body)
 {
     struct fuse_entry_out *out = body;
-    uint64_t node = find_name(name);
 
     if (parent != FUSE_ROOT_ID || node == 0)
         return -ENOENT;
@@ -219,7 +219,7 @@ static int null_statfs(void *body)
 static int null_answer(uint32_t opcode, uint64_t node, const void *args, const char *name, void *body)
 {
     switch (opcode) {
-    case FUSE_LOOKUP: return null_lookup(node, name, body);
+    case FUSE_LOOKUP: return null_entry(node, find_name(name), body);
     case FUSE_GETATTR: return null_getattr(node, body);
     case FUSE_READ: return null_read(node, args);
     case FUSE_WRITE: return null_write(node, args, body);

@@ -4,9 +4,10 @@
  * f9999 and `big`, all zeros) and nothing else, and is the measure that the
  * engine is held against.
  *
- *   responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield]
+ *   responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow]
  *
- * --yield: threads in class SCHED_IDLE, the session's group at nice 19. Runs
+ * --yield: threads in class SCHED_IDLE, the session's group at nice 19; --slow:
+ * files whose handlers wait (slow_fs.h) instead of `null`. Runs
  * as root in the foreground until unmounted or signalled; exit 0 after a clean
  * end.
  */
@@ -30,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "null_fs.h"
+#include "slow_fs.h"
 #include "yielding.h"
 
 #define RECV_SIZE (MAX_WRITE + 4096u)
@@ -50,10 +51,12 @@ struct options {
     bool clone;
     bool pin;
     bool yield;
+    bool slow;
 };
 
 static struct reader readers[MAX_READERS];
 static pthread_t main_thread;
+static int (*answer)(uint32_t, uint64_t, const void *, const char *, void *) = null_answer;
 
 static void die(const char *what)
 {
@@ -83,7 +86,7 @@ static void serve(struct reader *r, const struct fuse_in_header *h)
 
     if (h->opcode == FUSE_FORGET || h->opcode == FUSE_BATCH_FORGET || h->opcode == FUSE_INTERRUPT)
         return; /* every answer is on its way already */
-    reply(r, h, null_answer(h->opcode, h->nodeid, h + 1, name, body));
+    reply(r, h, answer(h->opcode, h->nodeid, h + 1, name, body));
 }
 
 static void *reader_main(void *arg)
@@ -209,22 +212,23 @@ static void wait_for_end(const struct options *o, const sigset_t *set)
 
 static void usage(void)
 {
-    fputs("usage: responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield]\n"
+    fputs("usage: responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow]\n"
           "  --readers N      reader threads (default 1; with --pin one per CPU)\n"
           "  --clone MODE     require: a cloned descriptor each (default); off: one shared\n"
           "  --pin            bind reader i to CPU i\n"
-          "  --yield          readers in class SCHED_IDLE\n",
+          "  --yield          readers in class SCHED_IDLE\n"
+          "  --slow           files whose handlers wait\n",
           stderr);
     exit(2);
 }
 
 static void parse(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = { { "readers", required_argument, NULL, 'r' },
-                                           { "clone", required_argument, NULL, 'c' },
-                                           { "pin", no_argument, NULL, 'p' },
-                                           { "yield", no_argument, NULL, 'y' },
-                                           { NULL, 0, NULL, 0 } };
+    static const struct option longs[] = {
+        { "readers", required_argument, NULL, 'r' }, { "clone", required_argument, NULL, 'c' },
+        { "pin", no_argument, NULL, 'p' },           { "yield", no_argument, NULL, 'y' },
+        { "slow", no_argument, NULL, 's' },          { NULL, 0, NULL, 0 }
+    };
     int c;
 
     *o = (struct options){ .clone = true };
@@ -237,6 +241,8 @@ static void parse(int argc, char **argv, struct options *o)
             o->pin = true;
         else if (c == 'y')
             o->yield = true;
+        else if (c == 's')
+            o->slow = true;
         else
             usage();
     }
@@ -254,6 +260,10 @@ int main(int argc, char **argv)
     int fd;
 
     parse(argc, argv, &o);
+    if (o.slow) {
+        slow_begin();
+        answer = slow_answer;
+    }
     main_thread = pthread_self();
     sigemptyset(&set);
     sigaddset(&set, SIGINT);

@@ -4,10 +4,12 @@
  * null_fs.h); one pinned thread and one ring per possible CPU, all completions reaped, all answers submitted in
  * one call, waiting in a second one. Handlers that wait would block a queue; `null` has none.
  *
- *   ring_responder MOUNTPOINT [--plain] [--yield]
+ *   ring_responder MOUNTPOINT [--plain] [--yield] [--slow]
  *
  * --plain: without SINGLE_ISSUER and DEFER_TASKRUN; --yield: threads in class SCHED_IDLE, the session's group at
- * nice 19. Needs root, and fuse's module parameter enable_uring. In the foreground until unmounted or signalled.
+ * nice 19; --slow: files whose handlers wait (slow_fs.h) instead of `null`, and 20 threads for each queue, each with
+ * a ring of its own and one entry, so that no request stands behind a handler. Needs root, and fuse's module
+ * parameter enable_uring. In the foreground until unmounted or signalled.
  */
 #define _GNU_SOURCE
 #include <linux/io_uring.h>
@@ -22,7 +24,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "null_fs.h"
+#include "slow_fs.h"
 #include "yielding.h"
 
 #define DEPTH 16u
@@ -30,7 +32,7 @@
 #define CMD_REGISTER 1u
 #define CMD_COMMIT_AND_FETCH 2u
 #define RECV_SIZE (MAX_WRITE + 4096u)
-#define MAX_QUEUES 1024u
+#define MAX_SERVERS 4096u
 
 /* The protocol's buffers, for system headers that are older than 7.42. */
 struct cmd_req {
@@ -47,7 +49,8 @@ struct head {
     uint64_t reserved;
 };
 
-struct queue {
+/* One thread, its ring, and its entries in the queue of one CPU. */
+struct server {
     pthread_t thread;
     unsigned cpu;
     int ring;
@@ -64,9 +67,11 @@ static struct {
     const char *mountpoint;
     int device;
     unsigned setup_flags;
+    unsigned threads, depth; /* threads for each queue, entries for each of them */
     bool yield;
-} conf;
-static struct queue queues[MAX_QUEUES];
+    int (*answer)(uint32_t opcode, uint64_t node, const void *args, const char *name, void *body);
+} conf = { .threads = 1, .depth = DEPTH, .answer = null_answer };
+static struct server servers[MAX_SERVERS];
 static pthread_t main_thread;
 static char zeros[MAX_WRITE]; /* never written: all of it is one page of the system */
 
@@ -85,15 +90,15 @@ static void *map(size_t size)
     return p;
 }
 
-static int enter(struct queue *q, unsigned submit, unsigned wait, unsigned flags)
+static int enter(struct server *s, unsigned submit, unsigned wait, unsigned flags)
 {
-    return (int)syscall(__NR_io_uring_enter, q->ring, submit, wait, flags, NULL, 0);
+    return (int)syscall(__NR_io_uring_enter, s->ring, submit, wait, flags, NULL, 0);
 }
 
-static void push(struct queue *q, unsigned entry, uint32_t cmd, uint64_t commit_id)
+static void push(struct server *s, unsigned entry, uint32_t cmd, uint64_t commit_id)
 {
-    unsigned tail = *q->sq_tail, i = tail & *q->sq_mask;
-    struct io_uring_sqe *sqe = (void *)(q->sqes + (size_t)i * 128);
+    unsigned tail = *s->sq_tail, i = tail & *s->sq_mask;
+    struct io_uring_sqe *sqe = (void *)(s->sqes + (size_t)i * 128);
     struct cmd_req *req = (void *)((char *)sqe + 48);
 
     memset(sqe, 0, 128);
@@ -102,122 +107,122 @@ static void push(struct queue *q, unsigned entry, uint32_t cmd, uint64_t commit_
     sqe->off = cmd; /* cmd_op */
     sqe->user_data = entry;
     if (cmd == CMD_REGISTER) {
-        sqe->addr = (uintptr_t)q->iov[entry];
+        sqe->addr = (uintptr_t)s->iov[entry];
         sqe->len = 2;
     }
     req->commit_id = commit_id;
-    req->qid = (uint16_t)q->cpu;
-    q->sq_array[i] = i;
-    __atomic_store_n(q->sq_tail, tail + 1, __ATOMIC_RELEASE);
-    q->pending++;
+    req->qid = (uint16_t)s->cpu;
+    s->sq_array[i] = i;
+    __atomic_store_n(s->sq_tail, tail + 1, __ATOMIC_RELEASE);
+    s->pending++;
 }
 
-static void serve(struct queue *q, unsigned entry)
+static void serve(struct server *s, unsigned entry)
 {
-    struct head *h = q->heads[entry];
-    char *payload = q->payloads[entry];
+    struct head *h = s->heads[entry];
+    char *payload = s->payloads[entry];
     struct fuse_in_header in;
     struct fuse_out_header *out = (void *)h->in_out;
     int rc;
 
     memcpy(&in, h->in_out, sizeof(in));
-    rc = null_answer(in.opcode, in.nodeid, h->op_in, payload, payload);
+    rc = conf.answer(in.opcode, in.nodeid, h->op_in, payload, payload);
     if (in.opcode == FUSE_READ && rc > 0)
         memcpy(payload, zeros, (size_t)rc); /* as for a server whose data lie somewhere */
     out->len = sizeof(*out) + (unsigned)(rc > 0 ? rc : 0);
     out->error = rc < 0 ? rc : 0;
     out->unique = in.unique;
     h->payload_sz = rc > 0 ? (uint32_t)rc : 0;
-    push(q, entry, CMD_COMMIT_AND_FETCH, h->commit_id);
+    push(s, entry, CMD_COMMIT_AND_FETCH, h->commit_id);
 }
 
-static void map_ring(struct queue *q, struct io_uring_params *p)
+static void map_ring(struct server *s, struct io_uring_params *p)
 {
     size_t sq = p->sq_off.array + p->sq_entries * sizeof(unsigned);
     size_t cq = p->cq_off.cqes + p->cq_entries * sizeof(struct io_uring_cqe);
-    char *m = mmap(NULL, sq > cq ? sq : cq, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, q->ring, 0);
+    char *m = mmap(NULL, sq > cq ? sq : cq, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, s->ring, 0);
 
-    q->sqes = mmap(NULL, p->sq_entries * 128ul, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, q->ring,
+    s->sqes = mmap(NULL, p->sq_entries * 128ul, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, s->ring,
                    IORING_OFF_SQES);
-    if (m == MAP_FAILED || q->sqes == MAP_FAILED)
+    if (m == MAP_FAILED || s->sqes == MAP_FAILED)
         die("mapping a ring");
-    q->sq_tail = (void *)(m + p->sq_off.tail);
-    q->sq_mask = (void *)(m + p->sq_off.ring_mask);
-    q->sq_array = (void *)(m + p->sq_off.array);
-    q->cq_head = (void *)(m + p->cq_off.head);
-    q->cq_tail = (void *)(m + p->cq_off.tail);
-    q->cq_mask = (void *)(m + p->cq_off.ring_mask);
-    q->cqes = (void *)(m + p->cq_off.cqes);
+    s->sq_tail = (void *)(m + p->sq_off.tail);
+    s->sq_mask = (void *)(m + p->sq_off.ring_mask);
+    s->sq_array = (void *)(m + p->sq_off.array);
+    s->cq_head = (void *)(m + p->cq_off.head);
+    s->cq_tail = (void *)(m + p->cq_off.tail);
+    s->cq_mask = (void *)(m + p->cq_off.ring_mask);
+    s->cqes = (void *)(m + p->cq_off.cqes);
 }
 
-static void open_ring(struct queue *q)
+static void open_ring(struct server *s)
 {
     struct io_uring_params p = { .flags = conf.setup_flags | IORING_SETUP_SQE128 };
 
-    q->ring = (int)syscall(__NR_io_uring_setup, 2 * DEPTH, &p);
-    if (q->ring < 0)
+    s->ring = (int)syscall(__NR_io_uring_setup, 2 * DEPTH, &p);
+    if (s->ring < 0)
         die("io_uring_setup");
-    map_ring(q, &p);
-    if (syscall(__NR_io_uring_register, q->ring, IORING_REGISTER_FILES, &conf.device, 1) < 0)
+    map_ring(s, &p);
+    if (syscall(__NR_io_uring_register, s->ring, IORING_REGISTER_FILES, &conf.device, 1) < 0)
         die("registering the device with a ring");
-    for (unsigned e = 0; e < DEPTH; e++) {
-        q->heads[e] = map(sizeof(struct head));
-        q->payloads[e] = map(MAX_WRITE);
-        q->iov[e][0] = (struct iovec){ q->heads[e], sizeof(struct head) };
-        q->iov[e][1] = (struct iovec){ q->payloads[e], MAX_WRITE };
-        push(q, e, CMD_REGISTER, 0);
+    for (unsigned e = 0; e < conf.depth; e++) {
+        s->heads[e] = map(sizeof(struct head));
+        s->payloads[e] = map(MAX_WRITE);
+        s->iov[e][0] = (struct iovec){ s->heads[e], sizeof(struct head) };
+        s->iov[e][1] = (struct iovec){ s->payloads[e], MAX_WRITE };
+        push(s, e, CMD_REGISTER, 0);
     }
 }
 
-static void place(struct queue *q)
+static void place(struct server *s)
 {
     cpu_set_t set;
 
     CPU_ZERO(&set);
-    CPU_SET(q->cpu, &set);
+    CPU_SET(s->cpu, &set);
     pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
     if (conf.yield)
         yield_thread();
 }
 
-static bool reap(struct queue *q)
+static bool reap(struct server *s)
 {
-    unsigned head = *q->cq_head;
+    unsigned head = *s->cq_head;
 
-    while (head != __atomic_load_n(q->cq_tail, __ATOMIC_ACQUIRE)) {
-        const struct io_uring_cqe *cqe = &q->cqes[head & *q->cq_mask];
+    while (head != __atomic_load_n(s->cq_tail, __ATOMIC_ACQUIRE)) {
+        const struct io_uring_cqe *cqe = &s->cqes[head & *s->cq_mask];
         unsigned entry = (unsigned)cqe->user_data;
 
         if (cqe->res == 0)
-            serve(q, entry);
+            serve(s, entry);
         else if (cqe->res == -EAGAIN)
-            push(q, entry, CMD_REGISTER, 0);
+            push(s, entry, CMD_REGISTER, 0);
         else
-            q->gone++;
-        __atomic_store_n(q->cq_head, ++head, __ATOMIC_RELEASE);
+            s->gone++;
+        __atomic_store_n(s->cq_head, ++head, __ATOMIC_RELEASE);
     }
-    return q->gone < DEPTH;
+    return s->gone < conf.depth;
 }
 
-static void *queue_main(void *arg)
+static void *server_main(void *arg)
 {
-    struct queue *q = arg;
+    struct server *s = arg;
     unsigned get = conf.setup_flags & IORING_SETUP_DEFER_TASKRUN ? IORING_ENTER_GETEVENTS : 0;
 
-    place(q);
-    open_ring(q);
+    place(s);
+    open_ring(s);
     do {
-        while (q->pending) {
-            int n = enter(q, q->pending, 0, get);
+        while (s->pending) {
+            int n = enter(s, s->pending, 0, get);
 
             if (n < 0 && errno != EINTR && errno != EAGAIN)
                 die("io_uring_enter");
-            q->pending -= n > 0 ? (unsigned)n : 0;
+            s->pending -= n > 0 ? (unsigned)n : 0;
         }
-        if (*q->cq_head == __atomic_load_n(q->cq_tail, __ATOMIC_ACQUIRE))
-            enter(q, 0, 1, IORING_ENTER_GETEVENTS);
-    } while (reap(q));
-    close(q->ring);
+        if (*s->cq_head == __atomic_load_n(s->cq_tail, __ATOMIC_ACQUIRE))
+            enter(s, 0, 1, IORING_ENTER_GETEVENTS);
+    } while (reap(s));
+    close(s->ring);
     return NULL;
 }
 
@@ -281,13 +286,15 @@ static void parse(int argc, char **argv)
             plain = true;
         else if (!strcmp(argv[i], "--yield"))
             conf.yield = true;
+        else if (!strcmp(argv[i], "--slow"))
+            conf.threads = 20, conf.depth = 1, conf.answer = slow_answer;
         else if (argv[i][0] != '-' && !conf.mountpoint)
             conf.mountpoint = argv[i];
         else
             conf.mountpoint = NULL, i = argc;
     }
     if (!conf.mountpoint) {
-        fputs("usage: ring_responder MOUNTPOINT [--plain] [--yield]\n", stderr);
+        fputs("usage: ring_responder MOUNTPOINT [--plain] [--yield] [--slow]\n", stderr);
         exit(2);
     }
     conf.setup_flags = plain ? 0 : IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
@@ -301,6 +308,8 @@ int main(int argc, char **argv)
     int sig;
 
     parse(argc, argv);
+    if (conf.answer == slow_answer)
+        slow_begin();
     main_thread = pthread_self();
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
@@ -312,9 +321,9 @@ int main(int argc, char **argv)
     handshake();
     if (conf.yield)
         yield_group("ring_responder");
-    for (long i = 0; i < cpus && i < (long)MAX_QUEUES; i++) {
-        queues[i].cpu = (unsigned)i;
-        if (pthread_create(&queues[i].thread, NULL, queue_main, &queues[i]))
+    for (unsigned i = 0; i < conf.threads * (unsigned)cpus && i < MAX_SERVERS; i++) {
+        servers[i].cpu = i / conf.threads;
+        if (pthread_create(&servers[i].thread, NULL, server_main, &servers[i]))
             die("cannot start a thread");
     }
     if (pthread_create(&device, NULL, device_main, NULL))

@@ -99,7 +99,7 @@ void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t co
     for (uint32_t i = 0; i < atomic_load(&s->reader_count) && count; i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING) {
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING && !mf__reader_apart(r)) {
             mf__kick(r);
             count--;
         }
@@ -129,6 +129,7 @@ static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf_
     c->most = s->opts.readers ? s->opts.readers : MF__AUTO_READERS;
     c->window = MF__CREW_WINDOW;
     c->least_free = UINT32_MAX;
+    c->slow_gap = UINT32_MAX;
     atomic_init(&c->members, 0);
     atomic_init(&c->limit, base);
 }
@@ -281,7 +282,31 @@ void mf__reader_flush(struct mf__reader *r)
 
     mf__leave_language(r);
     if (ch != r->ch)
-        mf__ring_flush(ch);
+        mf__ring_flush(ch, atomic_load_explicit(&r->own, memory_order_relaxed));
+}
+
+static void give_own(struct mf__reader *r)
+{
+    struct mf__own_ring *own = atomic_exchange(&r->own, NULL);
+
+    if (own)
+        mf__own_ring_give(own);
+}
+
+/* One that cannot be had is done without, until the reader comes to another crew. */
+MF__COLD static void take_own(struct mf__reader *r, const struct mf__crew *c)
+{
+    struct mf__own_ring *own;
+
+    r->no_own = mf__ring_take_own(c->ring, &own) < 0;
+    if (!r->no_own)
+        atomic_store(&r->own, own);
+}
+
+static bool needs_own(const struct mf__reader *r, const struct mf__crew *c)
+{
+    return c->ring && atomic_load_explicit(&c->ring->calling, memory_order_relaxed) == MF__OWN_RINGS &&
+           !atomic_load_explicit(&r->own, memory_order_relaxed) && !r->no_own;
 }
 
 static struct mf__crew *park(struct mf__reader *r)
@@ -292,6 +317,8 @@ static struct mf__crew *park(struct mf__reader *r)
     mf__reader_flush(r);
     mf__door_leave(r);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
+    give_own(r);
+    r->no_own = false;
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->crew, NULL);
     atomic_store(&r->state, MF__READER_PARKED);
@@ -361,7 +388,7 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
 {
     struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
 
-    if (!c || surplus(c))
+    if (!c || (!mf__reader_apart(r) && surplus(c)))
         c = park(r);
     if (c && needs_seat(r, c))
         c = wait_for_seat(r, c);
@@ -369,6 +396,8 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         c = settle(r, c);
     if (!c)
         return NULL;
+    if (needs_own(r, c))
+        take_own(r, c);
     return c->ring ? c->ring : r->ch;
 }
 
@@ -377,6 +406,7 @@ void mf__crew_leave(struct mf__reader *r)
     struct mf__crew *c = atomic_load(&r->crew);
 
     mf__door_leave(r);
+    give_own(r);
     atomic_store(&r->crew, NULL); /* nobody else changes it while it is set */
     if (c)
         atomic_fetch_sub(&c->members, 1);

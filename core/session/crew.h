@@ -41,6 +41,8 @@ struct mf__crew {
     uint32_t thin_ticks;               /* in a row in which few requests came */
     uint32_t calm_ticks;               /* in a row in which a member was free */
     uint64_t timed, slow;              /* handlers of its members, all in all */
+    uint32_t slow_gap;                 /* of those timed, since one waited */
+    bool often_slow;
     int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
     uint64_t ran_ns;                   /* CPU time of its members when that began */
     uint32_t ticks;

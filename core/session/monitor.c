@@ -16,6 +16,8 @@
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define MANY 16u /* of a millisecond: another reader is not called before each, and answers may wait for each other */
 #define RARE 256 /* one in so many */
+#define OFTEN_GAP 192u /* handlers that were timed between two that waited: then each reader has a ring of its own, */
+#define SELDOM_GAP 512u /* and after so many without one it has not: to answer several at once is worth as much */
 #define MEAN_LOOKS 64 /* over which it is judged how many handlers wait */
 #define LOOKS_BETWEEN 3u
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
@@ -54,7 +56,7 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
         v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
-        v->free += state != MF__READER_BUSY;
+        v->free += state != MF__READER_BUSY && !mf__reader_apart(r);
         v->waiting += state == MF__READER_WAITING;
         v->coming += state == MF__READER_NEW || state == MF__READER_PARKED;
         if (!c->ring && mf__reader_stuck(r))
@@ -77,7 +79,8 @@ static bool all_wait(struct mf_session *s, struct mf__crew *c)
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) == c && atomic_load(&r->state) != MF__READER_WAITING && !waits_in_handler(r))
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) != MF__READER_WAITING && !mf__reader_apart(r) &&
+            !waits_in_handler(r))
             return false;
     }
     return true;
@@ -128,6 +131,16 @@ static void take_from_others(struct mf_session *s, struct mf__crew *poor)
     }
 }
 
+/* Who waits on a ring of his own may be there in vain for ever: he is not one of those that are meant to be enough. */
+static uint32_t most_readers(struct mf_session *s)
+{
+    uint32_t most = s->reader_limit;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        most += mf__reader_apart(s->readers[i]);
+    return most < MF__MAX_READERS ? most : MF__MAX_READERS;
+}
+
 /* A parked reader, or a new one, becomes a member. false: there is none at the moment. */
 static bool grow(struct mf_session *s, struct mf__crew *c)
 {
@@ -138,7 +151,7 @@ static bool grow(struct mf_session *s, struct mf__crew *c)
     full = atomic_load(&c->members) >= c->most || atomic_load(&s->ending);
     if (!full)
         r = parked(s, c);
-    if (!r && !full && atomic_load(&s->reader_count) < s->reader_limit)
+    if (!r && !full && atomic_load(&s->reader_count) < most_readers(s))
         fresh = mf__reader_add(s, c->ring == NULL, &r) == 0;
     if (r) {
         atomic_fetch_add(&c->limit, 1);
@@ -270,12 +283,30 @@ static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
     *mean += (off < 0 ? off - (MEAN_LOOKS - 1) : off) / MEAN_LOOKS; /* down to 0 */
 }
 
+/* Do handlers wait so often that each reader had better have a ring of its own? */
+static void judge_gaps(struct mf__crew *c, const struct view *v)
+{
+    uint64_t timed = v->timed > c->timed ? v->timed - c->timed : 0; /* else a member has gone with its count */
+    uint64_t slow = v->slow > c->slow ? v->slow - c->slow : 0;
+
+    if (slow) {
+        c->often_slow = c->often_slow || slow > 1 || c->slow_gap < OFTEN_GAP;
+        c->slow_gap = 0;
+    } else if (c->slow_gap < SELDOM_GAP) {
+        c->slow_gap += (uint32_t)(timed < SELDOM_GAP ? timed : SELDOM_GAP);
+    } else {
+        c->often_slow = false;
+    }
+}
+
 /* Before which handlers readers of a ring call another one: where answers may not wait any more, those that do go out. */
 static void judge_calling(struct mf__crew *c, bool many)
 {
-    enum mf__calling now = atomic_load(&c->ring->calling), wanted = now;
+    enum mf__calling now = atomic_load(&c->ring->calling), wanted = now == MF__OWN_RINGS ? MF__CALL_SLOW : now;
 
-    if (many || (c->thin_ticks >= THIN_TICKS && c->timed_mean))
+    if ((c->often_slow && c->most > 1) || mf__ring_has_orphans(c->ring))
+        wanted = MF__OWN_RINGS;
+    else if (many || (c->thin_ticks >= THIN_TICKS && c->timed_mean))
         wanted = MF__CALL_SLOW;
     else if (c->thin_ticks >= THIN_TICKS)
         wanted = MF__CALL_ALWAYS;
@@ -289,6 +320,7 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks
 {
     bool many = v->rate >= MANY, few_slow;
 
+    judge_gaps(c, v);
     follow_mean(&c->timed_mean, &c->timed, v->timed);
     follow_mean(&c->slow_mean, &c->slow, v->slow);
     few_slow = c->slow_mean * MF__SLOW_LIMIT <= c->timed_mean;
@@ -381,8 +413,10 @@ static void call_followers(struct mf_session *s)
  */
 static void monitor_sleep(struct mf_session *s)
 {
-    for (uint32_t i = 0; i < s->ring_count; i++)
-        atomic_store(&s->rings[i]->calling, MF__CALL_ALWAYS);
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        if (!mf__ring_has_orphans(s->rings[i]))
+            atomic_store(&s->rings[i]->calling, MF__CALL_ALWAYS);
+    }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
     call_followers(s);

@@ -67,7 +67,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define CATCH_UP 10         /* nice values below its own, for a look or longer: see wanted_nice() */
 #define LOOK_NS 24000000u   /* between two looks */
 #define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
-#define LONG_WAIT_WOKEN_NS 120000u /* on the device where handlers wait: 20 to 95 µs with 16 that sleep 1 ms */
+#define LONG_WAIT_WOKEN_NS 120000u /* where handlers wait, and each request wakes a reader: 20 to 95 µs with 16 that sleep 1 ms */
 #define WAIT_PER_BYTE_NS 2u        /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
 #define LONG_WAKE_NS 2000000u      /* in all, for a reader to get to run for the first request after a pause */
 #define LONG_LOOKS 2u              /* in a row */
@@ -434,13 +434,23 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     return s->place.crowded;
 }
 
+/* Does each request wake a reader of its own, as on the device, rather than stand in line for one of them? */
+static bool a_reader_each(const struct mf_session *s)
+{
+    bool own = s->place.on_device;
+
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        own = own || atomic_load(&s->rings[i]->calling) == MF__OWN_RINGS;
+    return own;
+}
+
 /*
- * Others keep the readers, or the monitor itself, from a CPU. On the device handlers that are woken stand in line, too,
+ * Others keep the readers, or the monitor itself, from a CPU. Where each request wakes a reader, these stand in line, too,
  * behind clients and each other: there it takes more, or a reader that did not run at all.
  */
 static bool others_run(struct mf_session *s, const struct waits *w)
 {
-    bool among_them = s->place.on_device && s->place.woken && !w->starved;
+    bool among_them = s->place.woken && !w->starved && a_reader_each(s);
     uint64_t usual = w->requests * (among_them ? LONG_WAIT_WOKEN_NS : LONG_WAIT_NS) + w->bytes * WAIT_PER_BYTE_NS;
     bool waits = w->ns > (w->turns > ENOUGH_TURNS ? w->elapsed / 16 : w->elapsed / 2) && w->ns > usual;
     bool late = s->place.late_ns > w->elapsed / 2;

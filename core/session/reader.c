@@ -112,6 +112,7 @@ static void serve(struct mf__reader *r)
         if (!ch || !r->spare)
             break;
         atomic_store_explicit(&r->rx, ch, memory_order_relaxed);
+        r->spare->io.own = atomic_load_explicit(&r->own, memory_order_relaxed);
         atomic_store_explicit(&r->state, MF__READER_RECEIVING, memory_order_relaxed);
         rc = ch->ops->receive(ch, &r->spare->io, &got);
         atomic_store_explicit(&r->state, MF__READER_BUSY, memory_order_relaxed);

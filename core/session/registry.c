@@ -31,7 +31,7 @@ static void after_fork_child(void)
             s->channels[i]->fd = -1;
         }
         for (uint32_t i = 0; i < s->ring_count; i++)
-            close(s->rings[i]->fd);
+            mf__ring_close_inherited(s->rings[i]);
         if (s->mount.helper_sock >= 0)
             close(s->mount.helper_sock);
         s->mount.helper_sock = -1;

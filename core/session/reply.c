@@ -16,8 +16,10 @@ static bool receives_next(const struct mf__slot *slot)
     const struct mf_session *s = slot->reader->session;
     uint32_t opcode = slot->io.msg.hdr.opcode;
 
-    return slot->returned || (opcode < MF_STATS_OPS && atomic_load_explicit(&s->prompt[opcode], memory_order_relaxed) &&
-                              !atomic_load_explicit(&s->serialize, memory_order_relaxed));
+    if (slot->returned || slot->io.own) /* nobody looks after what is held on a ring of its own */
+        return slot->returned;
+    return opcode < MF_STATS_OPS && atomic_load_explicit(&s->prompt[opcode], memory_order_relaxed) &&
+           !atomic_load_explicit(&s->serialize, memory_order_relaxed);
 }
 
 int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
@@ -31,6 +33,8 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
 
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
     slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
+    if (!inside)
+        slot->io.own = NULL;
     slot->io.receives_next = inside && slot->io.own_thread && receives_next(slot);
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);
     if (mf__self)

@@ -18,6 +18,7 @@
 #include "mount/mount.h"
 #include "session/crew.h"
 #include "session/door.h"
+#include "transport/ring.h"
 #include "transport/transport.h"
 #include "wire/wire.h"
 
@@ -126,6 +127,8 @@ struct mf__reader {
     struct mf__channel *ch;            /* its own endpoint of the device */
     struct mf__channel *_Atomic rx;    /* where it receives now: ch, or the ring of its crew */
     struct mf__crew *_Atomic crew;     /* NULL = parked */
+    struct mf__own_ring *_Atomic own;  /* of that crew's ring, or NULL; the reader's own thread changes it */
+    bool no_own;                       /* none could be made for it */
     int32_t cpu;                       /* where it is bound; -1 = anywhere */
     _Atomic int32_t home;              /* where it belongs by its crew, and by who else is there */
     struct mf__crew *settled;          /* for which crew it was placed, the reader's own; */
@@ -400,6 +403,14 @@ int mf__registry_add(struct mf_session *s);
 void mf__registry_remove(struct mf_session *s);
 /* Call fn for each session on this connection (0: only `self`). */
 int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, void *arg), void *arg);
+
+/* Does it wait on a ring of its own, or will, where it is no help to its crew? */
+static inline bool mf__reader_apart(struct mf__reader *r)
+{
+    struct mf__own_ring *own = atomic_load_explicit(&r->own, memory_order_acquire);
+
+    return own && mf__own_ring_holds(own);
+}
 
 /* Is this thread a reader of any session of the process? */
 bool mf__registry_has_reader(uint32_t tid);

@@ -41,7 +41,10 @@ int mf__kick_install(void)
 void mf__kick(struct mf__reader *r)
 {
     struct mf__channel *rx = atomic_load(&r->rx);
+    struct mf__own_ring *own = atomic_load(&r->own);
 
+    if (own && mf__own_ring_wake(own))
+        return;
     if (rx->ops->wake)
         rx->ops->wake(rx);
     else

@@ -38,24 +38,24 @@ static inline void leave(struct ring *r)
 
 /* ---- completions ----------------------------------------------------------------------------------- */
 
-static bool claim_cqe(struct ring *r, struct mf__cqe *out)
+static bool claim_cqe(struct ring *r, struct uring *u, struct mf__cqe *out)
 {
-    uint32_t head = atomic_load_explicit(r->cq_head, memory_order_acquire);
+    uint32_t head = atomic_load_explicit(u->cq_head, memory_order_acquire);
 
     for (;;) {
-        struct mf__cqe *cqe = &r->cqes[head & r->cq_mask];
+        struct mf__cqe *cqe = &u->cqes[head & u->cq_mask];
 
-        if (head == atomic_load_explicit(r->cq_tail, memory_order_acquire))
+        if (head == atomic_load_explicit(u->cq_tail, memory_order_acquire))
             return false;
         /* Whoever comes second reads what the kernel may be writing anew: then the exchange fails. */
         out->user_data = __atomic_load_n(&cqe->user_data, __ATOMIC_RELAXED);
         out->res = __atomic_load_n(&cqe->res, __ATOMIC_RELAXED);
-        if (atomic_compare_exchange_weak_explicit(r->cq_head, &head, head + 1, memory_order_acq_rel,
+        if (atomic_compare_exchange_weak_explicit(u->cq_head, &head, head + 1, memory_order_acq_rel,
                                                   memory_order_acquire))
             break;
     }
-    TAKE_OVER(r);
-    if (head + 1 != atomic_load_explicit(r->cq_tail, memory_order_relaxed))
+    TAKE_OVER(u);
+    if (head + 1 != atomic_load_explicit(u->cq_tail, memory_order_relaxed))
         count_one(&r->counts.behind);
     return true;
 }
@@ -124,7 +124,7 @@ static int end_of(struct ring *r, struct mf__io *spare, struct mf__io **got)
     struct mf__channel *device = r->opts.device;
     int rc = -ENODEV;
 
-    if (r->sys->over(r->opts.kernel, device))
+    if (r->u.sys->over(r->u.kernel, device))
         rc = device->ops->receive(device, spare, got); /* it knows whether it was aborted */
     return rc == -ECONNABORTED ? rc : -ENODEV;
 }
@@ -145,13 +145,22 @@ static int entry_gone(struct ring *r, const struct mf__cqe *cqe, struct entry *e
     return atomic_fetch_add(&r->gone, 1) + 1 == r->count ? end_of(r, spare, got) : 0;
 }
 
+/* Where an answer is to be committed, which brings the entry there. */
+static struct uring *into(struct ring *r, struct mf__own_ring *own)
+{
+    if (!own)
+        return &r->u;
+    atomic_fetch_add_explicit(&own->entries, 1, memory_order_relaxed);
+    return &own->u;
+}
+
 /* The kernel wants to have the command once more: the answer to INIT is not processed yet, or it was interrupted. */
-static int again(struct ring *r, uint32_t index)
+static int again(struct ring *r, struct mf__own_ring *own, uint32_t index)
 {
     int rc;
 
     if (r->entries[index].commit_id) {
-        rc = mf__ring_commit(r, index);
+        rc = mf__ring_commit(r, into(r, own), index);
         return passing(rc) ? 0 : rc;
     }
     do {
@@ -161,30 +170,41 @@ static int again(struct ring *r, uint32_t index)
     return rc;
 }
 
+/* Somebody shall look at something else. */
+static int woken(struct ring *r, const struct mf__own_ring *own)
+{
+    if (own)
+        return -EINTR;
+    atomic_store(&r->nudged, false); /* before what waits is looked at */
+    if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
+        mf__ring_wake(&r->ch); /* for the next one, who must leave, too */
+    return -EINTR;
+}
+
 /* No request: 0: look again; negative: what the receive returns. */
-MF__COLD static int completed_else(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
+MF__COLD static int completed_else(struct ring *r, struct mf__own_ring *own, const struct mf__cqe *cqe,
+                                   struct mf__io *spare, struct mf__io **got)
 {
     uint32_t index = (uint32_t)cqe->user_data;
 
     leave(r);
-    if (cqe->user_data == WAKE_DATA) {
-        atomic_store(&r->nudged, false); /* before what waits is looked at */
-        if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
-            mf__ring_wake(&r->ch); /* for the next one, who must leave, too */
-        return -EINTR;
-    }
+    if (cqe->user_data == WAKE_DATA)
+        return woken(r, own);
     if (cqe->user_data == POOL_DATA || index >= r->count)
         return 0; /* where the pool was refused, so are its entries */
     if (cqe->res == -EAGAIN || cqe->res == -EINTR)
-        return again(r, index);
+        return again(r, own, index);
     return entry_gone(r, cqe, &r->entries[index], spare, got);
 }
 
-/* 1: a request was delivered; else as above. */
-static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
+/* own: where it completed, NULL: on the shared ring. 1: a request was delivered; else as above. */
+static int completed(struct ring *r, struct mf__own_ring *own, const struct mf__cqe *cqe, struct mf__io *spare,
+                     struct mf__io **got)
 {
+    if (own && cqe->user_data < r->count)
+        atomic_fetch_sub_explicit(&own->entries, 1, memory_order_relaxed);
     if (cqe->res != 0 || cqe->user_data >= r->count)
-        return completed_else(r, cqe, spare, got);
+        return completed_else(r, own, cqe, spare, got);
     deliver(r, (uint32_t)cqe->user_data, spare);
     return 1;
 }
@@ -195,10 +215,10 @@ MF__COLD static int go_on_registering(struct ring *r)
     int rc;
 
     leave(r);
-    pthread_mutex_lock(&r->submit);
+    pthread_mutex_lock(&r->u.submit);
     rc = atomic_load(&r->state) == 0 ? mf__ring_register(r) : 0;
     later = passing(rc) && ++r->failures < TRIES;
-    mf__ring_unlock(r);
+    mf__uring_unlock(&r->u);
     if (later) {
         nap();
         return -EINTR;
@@ -218,7 +238,7 @@ MF__COLD static int go_on_registering(struct ring *r)
 static bool may_hold(struct ring *r)
 {
     return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW &&
-           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
+           atomic_load_explicit(&r->u.held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(&r->u);
 }
 
 bool mf__ring_has_more(struct mf__channel *ch)
@@ -226,24 +246,32 @@ bool mf__ring_has_more(struct mf__channel *ch)
     return may_hold(ring_of(ch));
 }
 
-static inline int submit_waiting(struct ring *r)
+static inline bool answers_wait(const struct uring *u)
+{
+    return atomic_load_explicit(&u->waiting, memory_order_relaxed) != 0;
+}
+
+static inline int submit_waiting(struct ring *r, struct uring *u)
 {
     int rc;
 
     leave(r);
-    rc = mf__ring_commit_waiting(r);
+    rc = mf__ring_commit_waiting(r, u);
     if (!passing(rc))
         return rc;
     nap();
     return -EINTR;
 }
 
-void mf__ring_flush(struct mf__channel *ch)
+void mf__ring_flush(struct mf__channel *ch, struct mf__own_ring *own)
 {
     struct ring *r = ring_of(ch);
 
-    if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
-        (void)mf__ring_commit_waiting(r); /* what fails waits for the next one who comes here */
+    /* What fails waits for the next one who comes here. */
+    if (answers_wait(&r->u))
+        (void)mf__ring_commit_waiting(r, &r->u);
+    if (own && answers_wait(&own->u))
+        (void)mf__ring_commit_waiting(r, &own->u);
 }
 
 /* What is to be done before anything is waited for. */
@@ -251,8 +279,8 @@ static int prepare(struct ring *r)
 {
     int rc = 0;
 
-    if (atomic_load_explicit(&r->waiting, memory_order_relaxed) && !may_hold(r))
-        rc = submit_waiting(r);
+    if (answers_wait(&r->u) && !may_hold(r))
+        rc = submit_waiting(r, &r->u);
     if (rc == 0 && atomic_load_explicit(&r->state, memory_order_relaxed) == 0)
         rc = go_on_registering(r);
     return rc;
@@ -265,29 +293,50 @@ static bool may_wait(struct ring *r)
            atomic_load_explicit(&r->missing, memory_order_relaxed);
 }
 
+static int wait_for_completion(struct uring *u)
+{
+    return u->sys->enter(u->kernel, u->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
+}
+
+static int waited(const struct uring *u, int rc)
+{
+    if (rc >= 0)
+        return 0;
+    if (atomic_load_explicit(&u->shut, memory_order_relaxed))
+        return -ENODEV;
+    if (!passing(rc))
+        return rc;
+    nap();
+    return -EINTR;
+}
+
 static int await(struct ring *r)
 {
     int rc;
 
     /* Kept back for a request that another one took. */
-    if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
-        return submit_waiting(r);
+    if (answers_wait(&r->u))
+        return submit_waiting(r, &r->u);
     leave(r);
     if (atomic_exchange(&r->led, true)) {
         mf__ring_follow(r);
         return 0;
     }
     mf__count(&r->counts.waits, 1);
-    rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
+    rc = wait_for_completion(&r->u);
     atomic_store(&r->led, false);
-    if (rc >= 0)
-        return 0;
-    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
-        return -ENODEV;
-    if (!passing(rc))
-        return rc;
-    nap();
-    return -EINTR;
+    return waited(&r->u, rc);
+}
+
+static int await_own(struct ring *r, struct mf__own_ring *own)
+{
+    int rc;
+
+    leave(r);
+    atomic_store(&own->awaited, true);
+    rc = wait_for_completion(&own->u);
+    atomic_store(&own->awaited, false);
+    return waited(&own->u, rc);
 }
 
 /* The slot is free, yet what it was last filled with was never answered: a message that wants no answer. */
@@ -303,38 +352,75 @@ MF__COLD static void give_back_unanswered(struct mf__channel *ch, struct mf__io 
 
 static bool another_must_wait(struct ring *r, const struct mf__io *got)
 {
-    if (!atomic_load(&r->followers) && !atomic_load_explicit(&r->waiting, memory_order_relaxed))
+    if (!atomic_load(&r->followers) && !answers_wait(&r->u))
         return false; /* there is nobody to call, and nothing to submit */
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_ALWAYS || !r->opts.may_wait ||
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) != MF__CALL_SLOW || !r->opts.may_wait ||
            r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
 }
 
-static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
+/* 0: nothing will come there; else as ring_receive_shared(). */
+static int receive_own(struct ring *r, struct mf__own_ring *own, struct mf__io *spare, struct mf__io **got)
 {
-    struct ring *r = ring_of(ch);
+    struct mf__cqe cqe;
+    int rc = 0;
+
+    while (rc == 0 && holds(own)) {
+        if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
+            rc = -EINTR;
+        else if (answers_wait(&own->u))
+            rc = submit_waiting(r, &own->u);
+        if (rc == 0 && claim_cqe(r, &own->u, &cqe))
+            rc = completed(r, own, &cqe, spare, got);
+        else if (rc == 0)
+            rc = await_own(r, own);
+    }
+    if (rc > 0)
+        mf__count(&own->requests, 1);
+    return rc;
+}
+
+/* 1: a request; or negative. */
+static inline int receive_shared(struct ring *r, struct mf__io *spare, struct mf__io **got)
+{
     struct mf__cqe cqe;
     int rc;
 
-    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
-        return -ENODEV;
-    if (spare->commit_id)
-        give_back_unanswered(ch, spare);
     do {
         rc = atomic_load_explicit(&r->state, memory_order_relaxed) < 0 ? -EINTR : prepare(r);
-        if (rc == 0 && claim_cqe(r, &cqe))
-            rc = completed(r, &cqe, spare, got);
+        if (rc == 0 && claim_cqe(r, &r->u, &cqe))
+            rc = completed(r, NULL, &cqe, spare, got);
         else if (rc == 0 && may_wait(r))
             rc = await(r);
     } while (rc == 0);
     if (rc < 0 || another_must_wait(r, spare)) {
         leave(r);
-        mf__ring_flush(ch);
-        mf__ring_call(ch);
+        mf__ring_flush(&r->ch, NULL);
+        mf__ring_call(&r->ch);
     }
-    if (rc > 0)
-        *got = spare;
-    return rc > 0 ? 0 : rc;
+    return rc;
 }
+
+static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
+{
+    struct ring *r = ring_of(ch);
+    int rc = 0;
+
+    if (atomic_load_explicit(&r->u.shut, memory_order_relaxed))
+        return -ENODEV;
+    if (spare->commit_id)
+        give_back_unanswered(ch, spare);
+    if (spare->own)
+        rc = receive_own(r, spare->own, spare, got);
+    if (rc == 0)
+        rc = receive_shared(r, spare, got);
+    if (rc <= 0)
+        return rc;
+    *got = spare;
+    if (atomic_load_explicit(&ch->calling, memory_order_relaxed) != MF__OWN_RINGS)
+        spare->own = NULL; /* its answer goes out on the shared one */
+    return 0;
+}
+
 /* ---- answers --------------------------------------------------------------------------------------- */
 
 /* Gather the body where the request's payload was. At most one piece lies in the entry's own memory. */
@@ -350,17 +436,23 @@ static void lay_body(struct entry *e, const struct iovec *iov, int n)
 }
 
 /* For a limit that need not be exact. */
-static void count_held(struct ring *r)
+static void count_held(struct uring *u)
 {
-    uint32_t held = atomic_load_explicit(&r->held, memory_order_relaxed);
+    uint32_t held = atomic_load_explicit(&u->held, memory_order_relaxed);
 
-    atomic_store_explicit(&r->held, held + 1, memory_order_relaxed);
+    atomic_store_explicit(&u->held, held + 1, memory_order_relaxed);
 }
 
 MF__COLD static void give_to_reader(struct ring *r, uint32_t index)
 {
-    mf__ring_let_wait(r, index);
+    mf__ring_let_wait(r, &r->u, index);
     mf__ring_nudge(r);
+}
+
+/* The reader's own ring, if the shared one has somebody else to wait there. */
+static inline struct mf__own_ring *own_of(struct ring *r, const struct mf__io *io)
+{
+    return io->own && (atomic_load(&r->led) || atomic_load(&r->followers)) ? io->own : NULL;
 }
 
 /*
@@ -370,15 +462,17 @@ MF__COLD static void give_to_reader(struct ring *r, uint32_t index)
  */
 static int commit_or_hold(struct ring *r, const struct mf__io *io)
 {
+    struct uring *u = into(r, own_of(r, io));
+
     if (io->receives_next) {
-        count_held(r);
-        mf__ring_let_wait(r, io->entry);
+        count_held(u);
+        mf__ring_let_wait(r, u, io->entry);
         return MF__SENT_LATER;
     }
-    if (!atomic_load_explicit(&r->waiting, memory_order_relaxed))
-        return mf__ring_commit(r, io->entry);
-    mf__ring_let_wait(r, io->entry);
-    return mf__ring_commit_waiting(r);
+    if (!answers_wait(u))
+        return mf__ring_commit(r, u, io->entry);
+    mf__ring_let_wait(r, u, io->entry);
+    return mf__ring_commit_waiting(r, u);
 }
 
 static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,

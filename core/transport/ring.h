@@ -64,11 +64,12 @@ struct mf__ring_counts {
     uint64_t calls;    /* of a follower, since a handler might wait */
     uint64_t blocked;  /* times that a follower found the queue behind a handler that waits */
     uint64_t nudges;   /* wake-ups for answers of foreign threads */
+    uint64_t own;      /* of the requests, that came over readers' own rings */
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
 
-/* A thread of the ring that will not receive on it next: what it has left to that goes out now. */
-void mf__ring_flush(struct mf__channel *ch);
+/* A thread of the ring that will not receive on it next: what it has left to that goes out now. own: its own, or NULL. */
+void mf__ring_flush(struct mf__channel *ch, struct mf__own_ring *own);
 
 /* Let an idle thread of the ring wait for completions, unless somebody does, or will before he waits for anything else. */
 void mf__ring_call(struct mf__channel *ch);
@@ -77,6 +78,20 @@ void mf__ring_call(struct mf__channel *ch);
  * milliseconds while requests come; the threads of the ring themselves look where that was not in vain of late.
  */
 void mf__ring_look(struct mf__channel *ch);
+
+/*
+ * Rings of readers' own, for where handlers wait: see ring_own.c. Each belongs to the ring that it was taken from, and ends
+ * with it. A reader that has one says so at each receive (mf__io.own), until it gives it back.
+ */
+int mf__ring_take_own(struct mf__channel *ch, struct mf__own_ring **out);
+/* On the reader's thread. What still holds an entry another one has to take: readers without one are made to look. */
+void mf__own_ring_give(struct mf__own_ring *own);
+/* May a request come there? Its reader must wait for it, or give it back. */
+bool mf__own_ring_holds(const struct mf__own_ring *own);
+/* Wake the reader that waits there. false: it does not. */
+bool mf__own_ring_wake(struct mf__own_ring *own);
+/* Is there one with an entry that nobody has taken? Those without one take it where MF__OWN_RINGS is in force. */
+bool mf__ring_has_orphans(struct mf__channel *ch);
 
 /* Will a receive that follows now find a request without entering the kernel? Unless another thread is faster. */
 bool mf__ring_has_more(struct mf__channel *ch);
@@ -94,5 +109,7 @@ void mf__ring_refuse(struct mf__channel *ch, int error);
 void mf__ring_shut(struct mf__channel *ch);
 /* In a child of fork(), before it is closed there: the ring is the parent's, and so are the threads that use it. */
 void mf__ring_forget(struct mf__channel *ch);
+/* There, as soon as it is one: async-signal-safe. */
+void mf__ring_close_inherited(struct mf__channel *ch);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "transport/ring_private.h"
 
@@ -27,37 +28,48 @@ int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, 
 /* ---- making and unmaking --------------------------------------------------------------------------- */
 
 /* The kernel releases a ring only when all maps of it are gone, and the descriptor. */
-static void ring_unmap(struct ring *r)
+static void uring_unmap(struct uring *u)
 {
-    void *kernel = r->opts.kernel;
-
-    if (r->sqes)
-        r->sys->unmap(kernel, r->sqes, r->sqes_size);
-    if (r->maps)
-        r->sys->unmap(kernel, r->maps, r->maps_size);
+    if (u->sqes)
+        u->sys->unmap(u->kernel, u->sqes, u->sqes_size);
+    if (u->maps)
+        u->sys->unmap(u->kernel, u->maps, u->maps_size);
 }
 
-static void ring_release(struct ring *r)
+void mf__uring_release(struct uring *u)
 {
-    ring_unmap(r);
-    r->sys->close(r->opts.kernel, r->fd);
+    uring_unmap(u);
+    u->sys->close(u->kernel, u->fd);
+}
+
+void mf__uring_forget(struct uring *u)
+{
+    if (!atomic_exchange(&u->shut, true))
+        uring_unmap(u);
+    atomic_store(&u->waiting, 0);
+    pthread_mutex_init(&u->submit, NULL);
+}
+
+void mf__uring_shut(struct ring *r, struct uring *u)
+{
+    if (!atomic_load(&u->shut))
+        (void)mf__ring_commit_waiting(r, u); /* no reader is left to do it; the entries end with the ring */
+    pthread_mutex_lock(&u->submit);
+    if (!atomic_exchange(&u->shut, true))
+        mf__uring_release(u);
+    mf__uring_unlock(u);
 }
 
 void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
-    if (!atomic_load(&r->shut))
-        (void)mf__ring_commit_waiting(r); /* no reader is left to do it; the entries end with the ring */
-    pthread_mutex_lock(&r->submit);
-    if (!atomic_exchange(&r->shut, true))
-        ring_release(r);
-    mf__ring_unlock(r);
+    mf__uring_shut(r, &r->u);
+    mf__owns_shut(r);
 }
 
 static void init_locks(struct ring *r)
 {
-    pthread_mutex_init(&r->submit, NULL);
     pthread_mutex_init(&r->follow, NULL);
     mf__cond_init(&r->called);
 }
@@ -66,14 +78,22 @@ void mf__ring_forget(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
-    if (!atomic_exchange(&r->shut, true))
-        ring_unmap(r);
-    atomic_store(&r->waiting, 0);
+    mf__uring_forget(&r->u);
+    mf__owns_forget(r);
     init_locks(r);
+}
+
+void mf__ring_close_inherited(struct mf__channel *ch)
+{
+    if (ch->fd < 0)
+        return;
+    close(ch->fd);
+    mf__owns_close_inherited(ring_of(ch));
 }
 
 static void ring_free(struct ring *r)
 {
+    mf__owns_free(r);
     mf__region_free(&r->pools);
     mf__region_free(&r->payloads);
     mf__region_free(&r->headers);
@@ -81,7 +101,7 @@ static void ring_free(struct ring *r)
     free(r->entries);
     pthread_cond_destroy(&r->called);
     pthread_mutex_destroy(&r->follow);
-    pthread_mutex_destroy(&r->submit);
+    pthread_mutex_destroy(&r->u.submit);
     free(r);
 }
 
@@ -91,48 +111,55 @@ void mf__ring_close(struct mf__channel *ch)
     ring_free(ring_of(ch));
 }
 
-static int ring_map(struct ring *r, const struct mf__uring_params *p)
+static int uring_map(struct uring *u, const struct mf__uring_params *p)
 {
     size_t sq_size = p->sq.c + p->sq_entries * sizeof(uint32_t);
     size_t cq_size = p->cq.b + p->cq_entries * sizeof(struct mf__cqe);
     void *at;
     int rc;
 
-    r->maps_size = sq_size > cq_size ? sq_size : cq_size;
-    rc = r->sys->map(r->opts.kernel, r->fd, r->maps_size, 0, &at);
+    u->maps_size = sq_size > cq_size ? sq_size : cq_size;
+    rc = u->sys->map(u->kernel, u->fd, u->maps_size, 0, &at);
     if (rc < 0)
         return rc;
-    r->maps = at;
-    r->sqes_size = p->sq_entries * sizeof(struct mf__sqe);
-    rc = r->sys->map(r->opts.kernel, r->fd, r->sqes_size, MF__URING_OFF_SQES, &at);
+    u->maps = at;
+    u->sqes_size = p->sq_entries * sizeof(struct mf__sqe);
+    rc = u->sys->map(u->kernel, u->fd, u->sqes_size, MF__URING_OFF_SQES, &at);
     if (rc < 0)
         return rc;
-    r->sqes = at;
-    r->sq_head = (void *)(r->maps + p->sq.head);
-    r->sq_tail = (void *)(r->maps + p->sq.tail);
-    r->sq_mask = *(uint32_t *)(void *)(r->maps + p->sq.ring_mask);
-    r->sq_array = (void *)(r->maps + p->sq.c);
-    r->cq_head = (void *)(r->maps + p->cq.head);
-    r->cq_tail = (void *)(r->maps + p->cq.tail);
-    r->cq_mask = *(uint32_t *)(void *)(r->maps + p->cq.ring_mask);
-    r->cqes = (void *)(r->maps + p->cq.b);
+    u->sqes = at;
+    u->sq_head = (void *)(u->maps + p->sq.head);
+    u->sq_tail = (void *)(u->maps + p->sq.tail);
+    u->sq_mask = *(uint32_t *)(void *)(u->maps + p->sq.ring_mask);
+    u->sq_array = (void *)(u->maps + p->sq.c);
+    u->cq_head = (void *)(u->maps + p->cq.head);
+    u->cq_tail = (void *)(u->maps + p->cq.tail);
+    u->cq_mask = *(uint32_t *)(void *)(u->maps + p->cq.ring_mask);
+    u->cqes = (void *)(u->maps + p->cq.b);
     return 0;
+}
+
+int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions)
+{
+    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE,
+                                  .cq_entries = completions };
+    int rc;
+
+    u->submissions = submissions;
+    u->fd = u->sys->setup(u->kernel, submissions, &p);
+    if (u->fd < 0)
+        return u->fd;
+    rc = uring_map(u, &p);
+    if (rc < 0)
+        mf__uring_release(u);
+    return rc;
 }
 
 static int ring_open(struct ring *r)
 {
-    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE,
-                                  .cq_entries = 2 * (r->count + SUBMISSIONS) };
-    int rc;
+    bool at_once = !r->opts.last && r->opts.depth > SUBMISSIONS;
 
-    r->submissions = !r->opts.last && r->opts.depth > SUBMISSIONS ? r->opts.depth : SUBMISSIONS;
-    r->fd = r->sys->setup(r->opts.kernel, r->submissions, &p);
-    if (r->fd < 0)
-        return r->fd;
-    rc = ring_map(r, &p);
-    if (rc < 0)
-        ring_release(r);
-    return rc;
+    return mf__uring_open(&r->u, at_once ? r->opts.depth : SUBMISSIONS, 2 * (r->count + SUBMISSIONS));
 }
 
 static void entry_init(struct ring *r, uint32_t i, uint32_t queue)
@@ -188,7 +215,9 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
         return -ENOMEM;
     memset(r, 0, sizeof(*r));
     r->opts = *opts;
-    r->sys = opts->sys;
+    r->u.sys = opts->sys;
+    r->u.kernel = opts->kernel;
+    pthread_mutex_init(&r->u.submit, NULL);
     atomic_init(&r->missing, opts->others);
     init_locks(r);
     rc = ring_memory(r);
@@ -200,7 +229,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     }
     r->ch.ops = &mf__ring_transport;
     r->ch.index = opts->index;
-    r->ch.fd = r->sys == &mf__uring_system ? r->fd : -1; /* what a forked child closes */
+    r->ch.fd = r->u.sys == &mf__uring_system ? r->u.fd : -1; /* what a forked child closes */
     atomic_init(&r->ch.refs, 1);
     *out = &r->ch;
     return 0;

@@ -20,11 +20,11 @@
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
 void __tsan_acquire(void *addr);
 void __tsan_release(void *addr);
-#define HAND_OVER(r) __tsan_release(r)
-#define TAKE_OVER(r) __tsan_acquire(r)
+#define HAND_OVER(u) __tsan_release(u)
+#define TAKE_OVER(u) __tsan_acquire(u)
 #else
-#define HAND_OVER(r) ((void)(r))
-#define TAKE_OVER(r) ((void)(r))
+#define HAND_OVER(u) ((void)(u))
+#define TAKE_OVER(u) ((void)(u))
 #endif
 
 struct entry {
@@ -38,13 +38,10 @@ struct entry {
     struct iovec iov[2];       /* the kernel remembers what it points to, not the array itself */
 };
 
-struct ring {
-    struct mf__channel ch;
-    struct {
-        _Atomic uint64_t behind, waits, batches, calls, blocked, nudges;
-    } counts;
-    struct mf__ring_opts opts;
+/* An io_uring with its maps, and the answers that are to go out on it. */
+struct uring {
     const struct mf__uring_sys *sys;
+    void *kernel; /* what that wants to have back */
     int fd;
     uint8_t *maps;
     size_t maps_size;
@@ -54,27 +51,49 @@ struct ring {
     uint32_t *sq_array;
     uint32_t sq_mask, cq_mask;
     struct mf__cqe *cqes;
+    pthread_mutex_t submit;
+    uint32_t queued;           /* commands that are about to be submitted; under the lock, like these: */
+    uint32_t taken;            /* of the last submission */
+    bool attached;             /* the device is our fixed file */
+    uint32_t submissions;      /* at once */
+    _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
+    _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
+    _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
+    _Atomic bool shut;
+};
+
+/* See ring_own.c. */
+struct mf__own_ring {
+    struct uring u;
+    struct ring *home;
+    struct mf__own_ring *next; /* of the same home */
+    _Atomic bool taken;        /* by a reader */
+    _Atomic bool awaited;      /* who waits there */
+    _Atomic uint32_t entries;  /* armed here, or about to be by an answer that waits: a request may come */
+    _Atomic uint64_t requests; /* that came; the reader counts */
+};
+
+struct ring {
+    struct mf__channel ch;
+    struct {
+        _Atomic uint64_t behind, waits, batches, calls, blocked, nudges;
+    } counts;
+    struct mf__ring_opts opts;
+    struct uring u;
     struct entry *entries;   /* first entries of all queues, second ones of all queues, ... */
     _Atomic uint32_t *alive; /* per queue: entries that were not refused */
     uint32_t queue_count;
     uint32_t count;
     struct mf__region headers, payloads, pools;
     size_t payload_room;
-    pthread_mutex_t submit;
-    uint32_t queued;           /* commands that are about to be submitted; under the lock, like these: */
-    uint32_t taken;            /* of the last submission */
-    uint32_t failures;         /* to register, for want of memory */
-    bool attached;             /* the device is our fixed file */
-    uint32_t armed;            /* entries whose first command is out */
-    uint32_t submissions;      /* at once */
-    _Atomic uint32_t missing;  /* rings that must be registered before our last queue */
-    _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
-    _Atomic bool nudged;       /* a wake-up for the answers of foreign threads is under way */
-    _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
-    _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
-    _Atomic int state;         /* 0 not all registered, 1 registered, negative: refused */
-    _Atomic uint32_t gone;     /* entries that the kernel gave back for good */
-    _Atomic bool shut;
+    uint32_t failures;        /* to register, for want of memory; with the lock for submissions held, */
+    uint32_t armed;           /* like this: entries whose first command is out */
+    _Atomic uint32_t missing; /* rings that must be registered before our last queue */
+    _Atomic bool nudged;      /* a wake-up for the answers of foreign threads is under way */
+    _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
+    _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
+    struct mf__own_ring *_Atomic owns;
+    _Atomic uint32_t orphans; /* own rings with entries that no reader has taken */
     _Alignas(MF__CACHE_LINE) _Atomic bool led; /* a thread waits for completions, or is about to */
     _Atomic uint32_t followers;                /* threads that wait to be that one */
     pthread_mutex_t follow;
@@ -106,10 +125,10 @@ static inline void nap(void)
 
     nanosleep(&time, NULL);
 }
-static inline bool anything_completed(struct ring *r)
+static inline bool anything_completed(const struct uring *u)
 {
-    return atomic_load_explicit(r->cq_head, memory_order_relaxed) !=
-           atomic_load_explicit(r->cq_tail, memory_order_acquire);
+    return atomic_load_explicit(u->cq_head, memory_order_relaxed) !=
+           atomic_load_explicit(u->cq_tail, memory_order_acquire);
 }
 
 /* ---- ring.c ---------------------------------------------------------------------------------------- */
@@ -126,18 +145,39 @@ int mf__ring_register(struct ring *r);
 /* The kernel wants an entry's first command once more. */
 int mf__ring_register_again(struct ring *r, uint32_t index);
 /* Send the answer that lies in an entry. 0; an error: it waits for the next receive, unless the ring is shut. */
-int mf__ring_commit(struct ring *r, uint32_t index);
+int mf__ring_commit(struct ring *r, struct uring *u, uint32_t index);
 /* Let an answer wait for mf__ring_commit_waiting(), which is for a task that lives as long as the ring. */
-void mf__ring_let_wait(struct ring *r, uint32_t index);
-int mf__ring_commit_waiting(struct ring *r);
+void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index);
+int mf__ring_commit_waiting(struct ring *r, struct uring *u);
+/* Wake whoever waits for completions there. */
+void mf__uring_wake(struct uring *u);
+void mf__uring_unlock(struct uring *u); /* instead of pthread_mutex_unlock() on `submit` */
+
+/* ---- ring_follow.c --------------------------------------------------------------------------------- */
+
 void mf__ring_wake(struct mf__channel *ch);
-void mf__ring_nudge(struct ring *r);  /* the same for answers that wait, from a thread that is none of the session's */
-void mf__ring_unlock(struct ring *r); /* instead of pthread_mutex_unlock() on `submit` */
+void mf__ring_nudge(struct ring *r); /* the same for answers that wait, from a thread that is none of the session's */
 /* Wait to be called, while somebody waits for completions already. */
 void mf__ring_follow(struct ring *r);
 
 /* ---- ring_make.c ----------------------------------------------------------------------------------- */
 
 void mf__ring_close(struct mf__channel *ch);
+/* A ring for so many submissions at once, and completions. */
+int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions);
+void mf__uring_release(struct uring *u);           /* maps and descriptor */
+void mf__uring_shut(struct ring *r, struct uring *u); /* the same where there may be others */
+void mf__uring_forget(struct uring *u);            /* in a child of fork() */
+
+/* ---- ring_own.c ------------------------------------------------------------------------------------ */
+
+void mf__owns_shut(struct ring *r);
+void mf__owns_forget(struct ring *r);
+void mf__owns_free(struct ring *r);
+void mf__owns_close_inherited(struct ring *r);
+static inline bool holds(const struct mf__own_ring *own)
+{
+    return atomic_load_explicit(&own->entries, memory_order_relaxed) > 0;
+}
 
 #endif

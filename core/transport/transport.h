@@ -32,6 +32,7 @@ struct mf__io {
     uint32_t queue;         /* ring: queue */
     bool own_thread;        /* ring: the answer comes from a reader of this very channel, */
     bool receives_next;     /* which is about to receive there: the answer may go out with that */
+    struct mf__own_ring *own; /* ring: the reader's own, or NULL; where the answer comes from elsewhere: NULL */
 };
 
 struct mf__transport {
@@ -69,7 +70,8 @@ struct mf__transport {
 /* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
 enum mf__calling {
     MF__CALL_ALWAYS,
-    MF__CALL_SLOW /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
+    MF__CALL_SLOW, /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
+    MF__OWN_RINGS  /* all, but those who receive on a ring of their own: ring_own.c */
 };
 
 /* Of one that waits to take over: time in which a handler that waits is found among such as return at once; */

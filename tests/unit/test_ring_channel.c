@@ -552,7 +552,7 @@ Test(ring_channel, an_answer_goes_out_with_the_next_receive)
     cr_expect_eq(answer(-EDOM, NULL, 0), -ENOENT, "a second answer");
     usleep(20000);
     cr_expect_eq(idle_entries(), 3);
-    mf__ring_flush(ring);
+    mf__ring_flush(ring, NULL);
     cr_expect_eq(idle_entries(), 4);
     cr_expect_eq(asked(&first), -EDOM);
 
@@ -771,10 +771,12 @@ Test(ring_channel, foreign_answers_are_committed_by_who_receives)
 struct receiver {
     pthread_t thread;
     struct mf__io io;
+    struct mf__own_ring *own;
 };
 
 static _Atomic uint32_t in_hand; /* requests that were received and are not answered yet */
-static _Atomic bool may_answer, over;
+static _Atomic bool may_answer, over, may_exit;
+static _Atomic uint32_t stopped;
 
 static void *receive_main(void *arg)
 {
@@ -784,6 +786,7 @@ static void *receive_main(void *arg)
     do {
         struct mf__io *mine;
 
+        v->io.own = v->own;
         rc = receive_in(ring, &v->io, &mine);
         if (rc == 0) {
             v->io.ch = ring;
@@ -794,6 +797,9 @@ static void *receive_main(void *arg)
             cr_expect_eq(ring->ops->send(ring, &v->io, v->io.msg.hdr.unique, -EXDEV, NULL, 0), 0);
         }
     } while (!atomic_load(&over));
+    atomic_fetch_add(&stopped, 1);
+    while (!atomic_load(&may_exit)) /* the entries that it armed end with it */
+        usleep(1000);
     return NULL;
 }
 
@@ -806,9 +812,8 @@ static bool within(int ms, uint32_t n)
 
 static struct receiver receivers[3];
 
-static void start_receivers(void)
+static void start_threads(void)
 {
-    begin(1);
     for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
         cr_assert_eq(pthread_create(&receivers[i].thread, NULL, receive_main, &receivers[i]), 0);
     for (int i = 0; i < 1000 && mf__vk_queue_look(p.vk, 0).idle < 4; i++)
@@ -816,17 +821,38 @@ static void start_receivers(void)
     usleep(20000); /* one waits for completions, the others follow */
 }
 
+static void start_receivers(void)
+{
+    begin(1);
+    start_threads();
+}
+
+static void stop_threads(void)
+{
+    atomic_store(&over, true);
+    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++) {
+        if (!receivers[i].own || !mf__own_ring_wake(receivers[i].own))
+            ring->ops->wake(ring);
+    }
+    while (atomic_load(&stopped) < MF__ARRAY_SIZE(receivers))
+        usleep(1000);
+}
+
+static void finish_threads(void)
+{
+    atomic_store(&may_exit, true);
+    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
+        pthread_join(receivers[i].thread, NULL);
+    finish();
+}
+
 static void end_receivers(struct asker *askers, size_t n)
 {
     atomic_store(&may_answer, true);
     for (size_t i = 0; i < n; i++)
         cr_expect_eq(asked(&askers[i]), -EXDEV);
-    atomic_store(&over, true);
-    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
-        ring->ops->wake(ring);
-    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
-        pthread_join(receivers[i].thread, NULL);
-    finish();
+    stop_threads();
+    finish_threads();
 }
 
 Test(ring_channel, while_one_is_busy_another_takes_what_comes)
@@ -912,6 +938,272 @@ Test(ring_channel, while_handlers_return_at_once_one_does_it_all)
     ring->ops->wake(ring);
     cr_expect(within(5000, 3), "%u of 3 requests were received", atomic_load(&in_hand));
     end_receivers(askers, 3);
+}
+
+/* ---- rings of readers' own ------------------------------------------------------------------------------- */
+
+static uint64_t came_on_own(void)
+{
+    struct mf__ring_counts n;
+
+    mf__ring_counts(ring, &n);
+    return n.own;
+}
+
+/* Of a reader that has one. */
+static struct mf__own_ring *with_entry(void)
+{
+    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++) {
+        if (mf__own_ring_holds(receivers[i].own))
+            return receivers[i].own;
+    }
+    cr_assert(false, "no reader has an entry");
+    return NULL;
+}
+
+static uint32_t entries_apart(void)
+{
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
+        n += receivers[i].own && mf__own_ring_holds(receivers[i].own);
+    return n;
+}
+
+static void start_with_own(void)
+{
+    begin(1);
+    atomic_store(&ring->calling, MF__OWN_RINGS);
+    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
+        cr_assert_eq(mf__ring_take_own(ring, &receivers[i].own), 0);
+    start_threads();
+}
+
+static void one_after_the_other(uint32_t n)
+{
+    struct asker a;
+
+    atomic_store(&may_answer, true);
+    for (uint32_t i = 0; i < n; i++) {
+        ask_access(&a);
+        cr_assert_eq(asked(&a), -EXDEV);
+        usleep(5000); /* for the reader to be back */
+    }
+}
+
+/* The entry has gone along with the first answer; what comes then wakes its reader, who calls nobody. */
+Test(ring_channel, requests_come_where_the_last_answer_went)
+{
+    struct mf__ring_counts n;
+
+    start_with_own();
+    one_after_the_other(20);
+    mf__ring_counts(ring, &n);
+    cr_expect_eq(n.requests, 20);
+    cr_expect_eq(n.own, 19);
+    cr_expect_eq(n.calls, 1);
+    cr_expect_eq(entries_apart(), 1);
+    end_receivers(NULL, 0);
+}
+
+/* But one, who waits for what is too much for the others. */
+Test(ring_channel, readers_come_to_have_an_entry_each)
+{
+    struct asker askers[3];
+
+    start_with_own();
+    for (int round = 0; round < 10; round++) {
+        atomic_store(&may_answer, false);
+        for (uint32_t i = 0; i < 3; i++) {
+            ask_access(&askers[i]);
+            cr_assert(within(5000, i + 1), "round %d: %u of %u were received", round, atomic_load(&in_hand), i + 1);
+        }
+        atomic_store(&may_answer, true);
+        for (size_t i = 0; i < 3; i++)
+            cr_expect_eq(asked(&askers[i]), -EXDEV);
+        atomic_store(&in_hand, 0);
+        usleep(5000);
+        /* Two that answer at the same moment may both find that nobody else waits. */
+        cr_expect(entries_apart() == 1 || entries_apart() == 2, "round %d: %u", round, entries_apart());
+    }
+    cr_expect_geq(came_on_own(), 9);
+    end_receivers(NULL, 0);
+}
+
+Test(ring_channel, where_nobody_else_waits_answers_go_to_the_shared_ring)
+{
+    begin(1);
+    atomic_store(&ring->calling, MF__OWN_RINGS);
+    cr_assert_eq(mf__ring_take_own(ring, &io.own), 0);
+    for (int i = 0; i < 5; i++)
+        one_request();
+    cr_expect_not(mf__own_ring_holds(io.own));
+    cr_expect_eq(came_on_own(), 0);
+    finish();
+}
+
+Test(ring_channel, entries_return_with_the_answer_where_own_rings_do_not_pay)
+{
+    start_with_own();
+    one_after_the_other(5);
+    cr_expect_eq(came_on_own(), 4);
+    atomic_store(&ring->calling, MF__CALL_SLOW);
+    one_after_the_other(5);
+    cr_expect_eq(came_on_own(), 5);
+    cr_expect_eq(entries_apart(), 0);
+    end_receivers(NULL, 0);
+}
+
+/* Its reader had to go, with an entry there. */
+Test(ring_channel, another_one_takes_what_was_left_with_an_entry)
+{
+    struct mf__own_ring *own;
+
+    start_with_own();
+    one_after_the_other(2);
+    stop_threads();
+    cr_assert_eq(entries_apart(), 1);
+    cr_expect_not(mf__ring_has_orphans(ring));
+    atomic_store(&ring->calling, MF__CALL_SLOW);
+    for (size_t i = 0; i < MF__ARRAY_SIZE(receivers); i++)
+        mf__own_ring_give(receivers[i].own);
+    cr_expect(mf__ring_has_orphans(ring));
+    cr_expect_eq(atomic_load(&ring->calling), MF__OWN_RINGS, "readers look for it");
+    cr_assert_eq(mf__ring_take_own(ring, &own), 0);
+    cr_expect(mf__own_ring_holds(own), "one that is empty was taken first");
+    cr_expect_not(mf__ring_has_orphans(ring));
+    io.own = own;
+    one_request();
+    cr_expect_eq(came_on_own(), 2);
+    finish_threads();
+}
+
+static void *receive_once(void *arg)
+{
+    *(int *)arg = receive();
+    return NULL;
+}
+
+Test(ring_channel, who_waits_on_his_own_ring_is_woken_there)
+{
+    struct mf__own_ring *own;
+    pthread_t thread;
+    int rc = 0;
+
+    start_with_own();
+    one_after_the_other(1);
+    stop_threads();
+    own = with_entry();
+    cr_expect_not(mf__own_ring_wake(own), "nobody waits");
+    io.own = own;
+    cr_assert_eq(pthread_create(&thread, NULL, receive_once, &rc), 0);
+    for (int i = 0; i < 5000 && !mf__own_ring_wake(own); i++)
+        usleep(1000);
+    pthread_join(thread, NULL);
+    cr_expect_eq(rc, -EINTR);
+    cr_expect(mf__own_ring_holds(own));
+    finish_threads();
+}
+
+/* As where another thread has to commit it: this one may exit. */
+Test(ring_channel, foreign_answers_to_what_came_on_an_own_ring_go_to_the_shared_one)
+{
+    struct asker a;
+    pthread_t thread;
+
+    start_with_own();
+    one_after_the_other(1);
+    stop_threads();
+    io.own = with_entry();
+    ask_access(&a);
+    expect(FUSE_ACCESS);
+    cr_expect_eq(came_on_own(), 1);
+    cr_assert_eq(pthread_create(&thread, NULL, answer_elsewhere, NULL), 0);
+    pthread_join(thread, NULL);
+    cr_expect_eq(entries_apart(), 0);
+    cr_expect_eq(receive(), -EINTR);
+    cr_expect_eq(asked(&a), -EDOM);
+    finish_threads();
+}
+
+Test(ring_channel, a_commit_on_an_own_ring_is_repeated)
+{
+    start_with_own();
+    one_after_the_other(1);
+    for (int error = 0; error < 2; error++) {
+        fail.error = error ? -EBUSY : -EAGAIN;
+        fail.submits = 3;
+        one_after_the_other(3);
+        cr_expect_eq(fail.submits, 0);
+    }
+    cr_expect_eq(came_on_own(), 6);
+    end_receivers(NULL, 0);
+}
+
+Test(ring_channel, the_kernel_may_want_a_commit_on_an_own_ring_once_more)
+{
+    start_with_own();
+    one_after_the_other(1);
+    mf__vk_set_fault(p.vk,
+                     &(struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_COMMIT_AND_FETCH, .count = 2, .error = -EAGAIN });
+    one_after_the_other(3);
+    cr_expect_eq(came_on_own(), 3);
+    cr_expect_eq(entries_apart(), 1);
+    end_receivers(NULL, 0);
+}
+
+Test(ring_channel, who_waits_on_his_own_ring_learns_of_the_end)
+{
+    struct mf__own_ring *own = NULL;
+
+    start_with_own();
+    one_after_the_other(1);
+    stop_threads();
+    own = with_entry();
+    io.own = own;
+    mf_vkernel_unmount(p.vk);
+    cr_expect_eq(receive(), -ENODEV);
+    cr_expect_not(mf__own_ring_holds(own));
+    finish_threads();
+}
+
+static int no_setup(void *kernel, uint32_t entries, struct mf__uring_params *params)
+{
+    (void)kernel;
+    (void)entries;
+    (void)params;
+    return -EMFILE;
+}
+
+static int no_attach(void *kernel, int fd, struct mf__channel *device)
+{
+    (void)kernel;
+    (void)fd;
+    (void)device;
+    return -EBADF;
+}
+
+Test(ring_channel, own_rings_may_be_refused)
+{
+    struct mf__own_ring *own, *again;
+
+    begin(1);
+    sys.setup = no_setup;
+    cr_expect_eq(mf__ring_take_own(ring, &own), -EMFILE);
+    sys.setup = mf__vk_calls.setup;
+    sys.attach = no_attach;
+    cr_expect_eq(mf__ring_take_own(ring, &own), -EBADF);
+    sys.attach = mf__vk_calls.attach;
+    cr_expect_eq(mf__vk_urings(p.vk), 1);
+    cr_expect_eq(mf__ring_take_own(ring, &own), 0);
+    mf__own_ring_give(own);
+    cr_expect_eq(mf__ring_take_own(ring, &again), 0);
+    cr_expect_eq(again, own, "what was given back is taken before another is made");
+    mf__ring_shut(ring);
+    cr_expect_eq(mf__vk_urings(p.vk), 0);
+    cr_expect_eq(mf__ring_take_own(ring, &again), -ENODEV);
+    cr_expect_eq(mf__vk_urings(p.vk), 0);
+    finish();
 }
 
 /* ---- ends ------------------------------------------------------------------------------------------------ */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "test_ring.h"
 
@@ -543,6 +544,145 @@ FS_TEST(ring_session, blocked_handlers_hold_up_nobody)
     fs_gate_open(&rig.gate);
     for (int i = 0; i < 24; i++)
         cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+}
+
+/* ---- rings of readers' own ------------------------------------------------------------------------------- */
+
+static _Atomic bool waits_now;
+
+static int32_t wait_in_getattr(struct mf_call *c, struct fs_rig *r)
+{
+    (void)r;
+    if (c->op == MF_OP_GETATTR && atomic_load(&waits_now))
+        usleep(2000);
+    return FS_DEFAULT;
+}
+
+static void eight_at_once(void)
+{
+    uint64_t ids[8];
+
+    for (int i = 0; i < 8; i++)
+        ids[i] = fs_send_getattr(&rig, FS_FILE0 + (uint64_t)i);
+    for (int i = 0; i < 8; i++)
+        cr_assert_eq(fs_wait(&rig, ids[i]), 0);
+}
+
+static uint64_t came_on_own_rings(void)
+{
+    struct mf__ring_counts n;
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < rig.s->ring_count; i++) {
+        mf__ring_counts(rig.s->rings[i], &n);
+        sum += n.own;
+    }
+    return sum;
+}
+
+/* Until most requests come there. */
+static void serve_on_own_rings(void)
+{
+    uint64_t before, n = 0;
+
+    rig.script = wait_in_getattr;
+    atomic_store(&waits_now, true);
+    fs_run(&rig);
+    for (int i = 0; i < 2000 && n < 6; i++) {
+        before = came_on_own_rings();
+        eight_at_once();
+        n = came_on_own_rings() - before;
+    }
+    cr_assert_geq(n, 6, "of 8 requests %llu came on rings of readers' own", (unsigned long long)n);
+}
+
+FS_TEST(ring_session, where_handlers_wait_readers_have_rings_of_their_own)
+{
+    serve_on_own_rings();
+    ring_try_all(&rig);
+    ring_right_read(&rig, FS_FILE0 + 7, 100000);
+}
+
+FS_TEST(ring_session, where_they_do_so_no_more_requests_come_on_the_shared_one)
+{
+    uint64_t before, n = 8;
+
+    serve_on_own_rings();
+    atomic_store(&waits_now, false);
+    for (int i = 0; i < 20000 && n; i++) {
+        before = came_on_own_rings();
+        for (int j = 0; j < 20; j++)
+            eight_at_once();
+        n = came_on_own_rings() - before;
+    }
+    cr_expect_eq(n, 0);
+    /* They may again. */
+    atomic_store(&waits_now, true);
+    for (int i = 0; i < 2000 && n < 6; i++) {
+        before = came_on_own_rings();
+        eight_at_once();
+        n = came_on_own_rings() - before;
+    }
+    cr_expect_geq(n, 6);
+}
+
+/* Of 8 handlers at once, for good; each queue has one request besides. */
+FS_TEST(ring_session, what_is_too_much_for_own_rings_is_served)
+{
+    uint64_t ids[24];
+
+    serve_on_own_rings();
+    for (int i = 0; i < 24; i++)
+        ids[i] = fs_send_read(&rig, FS_GATE, FS_GATE_SIZE);
+    cr_assert(fs_gate_await(&rig.gate, 24), "%u of 24 handlers run at once", rig.gate.waiting);
+    for (int i = 0; i < 50; i++)
+        ring_try_all(&rig);
+    fs_gate_open(&rig.gate);
+    for (int i = 0; i < 24; i++)
+        cr_expect_eq(fs_wait(&rig, ids[i]), 0);
+    cr_expect_eq(fs_stop(&rig), 0);
+    cr_expect_eq(mf__vk_urings(rig.vk), 0);
+}
+
+FS_TEST(ring_session, foreign_threads_answer_what_came_on_own_rings)
+{
+    pthread_t thread;
+
+    serve_on_own_rings();
+    rig.script = keep;
+    cr_assert_eq(pthread_create(&thread, NULL, answer_late, NULL), 0);
+    for (int i = 0; i < 20; i++)
+        eight_at_once();
+    kept.end = true;
+    pthread_join(thread, NULL);
+    rig.script = NULL;
+    for (int i = 0; i < 20; i++)
+        eight_at_once();
+}
+
+FS_TEST(ring_session, unmounting_ends_readers_on_their_own_rings)
+{
+    serve_on_own_rings();
+    mf_vkernel_unmount(rig.vk);
+    cr_expect_eq(fs_join(&rig), 0);
+    cr_expect_eq(mf__vk_urings(rig.vk), 0);
+}
+
+FS_TEST(ring_session, a_fork_leaves_own_rings_to_the_parent)
+{
+    int status;
+    pid_t pid;
+
+    serve_on_own_rings();
+    pid = fork();
+    if (pid == 0) {
+        mf_session_free(rig.s);
+        _exit(0);
+    }
+    cr_assert_gt(pid, 0);
+    cr_expect_eq(waitpid(pid, &status, 0), pid);
+    cr_expect_eq(status, 0);
+    eight_at_once();
 }
 
 /* As a thread that cannot leave SCHED_IDLE does: its place is taken, also while the monitor sleeps. */
@@ -1097,6 +1237,21 @@ FS_TEST(ring_session, cancelled_readers_take_no_entry_along)
         cr_assert_eq(ring_getattr(&rig, FS_FILE0), 0);
 }
 
+FS_TEST(ring_session, a_cancelled_readers_own_ring_is_its_successors)
+{
+    SKIP_CANCEL();
+    serve_on_own_rings();
+    rig.script = cancel_here;
+    for (int i = 0; i < 8; i++) {
+        cr_expect_eq(fs_wait(&rig, fs_send_read(&rig, FS_GATE, 10)), -EIO);
+        ring_try_all(&rig);
+    }
+    cr_expect_eq(fs_info(&rig).failed_readers, 8);
+    FS_UNTIL(ring_idle(&rig) == 2 * MF__RING_DEPTH);
+    for (int i = 0; i < 20; i++)
+        eight_at_once();
+}
+
 FS_TEST(ring_session, rings_write_lines_of_statistics)
 {
     int fd = memfd_create("stats", MFD_CLOEXEC);
@@ -1115,6 +1270,7 @@ FS_TEST(ring_session, rings_write_lines_of_statistics)
         cr_expect_eq(sscanf(strstr(line, "\"requests\""), "\"requests\":%llu", &requests), 1);
         cr_expect_eq(requests, 2, "%s", line);
         cr_expect_not_null(strstr(line, "\"blocked\":0,"), "%s", line);
+        cr_expect_not_null(strstr(line, "\"own\":0,"), "%s", line);
     }
     close(fd);
 }

@@ -2214,6 +2214,7 @@ struct mf__io {
     uint32_t queue;         /* ring: queue */
     bool own_thread;        /* ring: the answer comes from a reader of this very channel, */
     bool receives_next;     /* which is about to receive there: the answer may go out with that */
+    struct mf__own_ring *own; /* ring: the reader's own, or NULL; where the answer comes from elsewhere: NULL */
 };
 
 struct mf__transport {
@@ -2251,7 +2252,8 @@ struct mf__transport {
 /* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
 enum mf__calling {
     MF__CALL_ALWAYS,
-    MF__CALL_SLOW /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
+    MF__CALL_SLOW, /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
+    MF__OWN_RINGS  /* all, but those who receive on a ring of their own: ring_own.c */
 };
 
 /* Of one that waits to take over: time in which a handler that waits is found among such as return at once; */
@@ -2437,11 +2439,12 @@ struct mf__ring_counts {
     uint64_t calls;    /* of a follower, since a handler might wait */
     uint64_t blocked;  /* times that a follower found the queue behind a handler that waits */
     uint64_t nudges;   /* wake-ups for answers of foreign threads */
+    uint64_t own;      /* of the requests, that came over readers' own rings */
 };
 void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out);
 
-/* A thread of the ring that will not receive on it next: what it has left to that goes out now. */
-void mf__ring_flush(struct mf__channel *ch);
+/* A thread of the ring that will not receive on it next: what it has left to that goes out now. own: its own, or NULL. */
+void mf__ring_flush(struct mf__channel *ch, struct mf__own_ring *own);
 
 /* Let an idle thread of the ring wait for completions, unless somebody does, or will before he waits for anything else. */
 void mf__ring_call(struct mf__channel *ch);
@@ -2450,6 +2453,20 @@ void mf__ring_call(struct mf__channel *ch);
  * milliseconds while requests come; the threads of the ring themselves look where that was not in vain of late.
  */
 void mf__ring_look(struct mf__channel *ch);
+
+/*
+ * Rings of readers' own, for where handlers wait: see ring_own.c. Each belongs to the ring that it was taken from, and ends
+ * with it. A reader that has one says so at each receive (mf__io.own), until it gives it back.
+ */
+int mf__ring_take_own(struct mf__channel *ch, struct mf__own_ring **out);
+/* On the reader's thread. What still holds an entry another one has to take: readers without one are made to look. */
+void mf__own_ring_give(struct mf__own_ring *own);
+/* May a request come there? Its reader must wait for it, or give it back. */
+bool mf__own_ring_holds(const struct mf__own_ring *own);
+/* Wake the reader that waits there. false: it does not. */
+bool mf__own_ring_wake(struct mf__own_ring *own);
+/* Is there one with an entry that nobody has taken? Those without one take it where MF__OWN_RINGS is in force. */
+bool mf__ring_has_orphans(struct mf__channel *ch);
 
 /* Will a receive that follows now find a request without entering the kernel? Unless another thread is faster. */
 bool mf__ring_has_more(struct mf__channel *ch);
@@ -2467,6 +2484,8 @@ void mf__ring_refuse(struct mf__channel *ch, int error);
 void mf__ring_shut(struct mf__channel *ch);
 /* In a child of fork(), before it is closed there: the ring is the parent's, and so are the threads that use it. */
 void mf__ring_forget(struct mf__channel *ch);
+/* There, as soon as it is one: async-signal-safe. */
+void mf__ring_close_inherited(struct mf__channel *ch);
 
 #endif
 
@@ -2494,6 +2513,8 @@ struct mf__crew {
     uint32_t thin_ticks;               /* in a row in which few requests came */
     uint32_t calm_ticks;               /* in a row in which a member was free */
     uint64_t timed, slow;              /* handlers of its members, all in all */
+    uint32_t slow_gap;                 /* of those timed, since one waited */
+    bool often_slow;
     int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
     uint64_t ran_ns;                   /* CPU time of its members when that began */
     uint32_t ticks;
@@ -2697,6 +2718,8 @@ struct mf__reader {
     struct mf__channel *ch;            /* its own endpoint of the device */
     struct mf__channel *_Atomic rx;    /* where it receives now: ch, or the ring of its crew */
     struct mf__crew *_Atomic crew;     /* NULL = parked */
+    struct mf__own_ring *_Atomic own;  /* of that crew's ring, or NULL; the reader's own thread changes it */
+    bool no_own;                       /* none could be made for it */
     int32_t cpu;                       /* where it is bound; -1 = anywhere */
     _Atomic int32_t home;              /* where it belongs by its crew, and by who else is there */
     struct mf__crew *settled;          /* for which crew it was placed, the reader's own; */
@@ -2971,6 +2994,14 @@ int mf__registry_add(struct mf_session *s);
 void mf__registry_remove(struct mf_session *s);
 /* Call fn for each session on this connection (0: only `self`). */
 int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, void *arg), void *arg);
+
+/* Does it wait on a ring of its own, or will, where it is no help to its crew? */
+static inline bool mf__reader_apart(struct mf__reader *r)
+{
+    struct mf__own_ring *own = atomic_load_explicit(&r->own, memory_order_relaxed);
+
+    return own && mf__own_ring_holds(own);
+}
 
 /* Is this thread a reader of any session of the process? */
 bool mf__registry_has_reader(uint32_t tid);
@@ -6859,7 +6890,7 @@ void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t co
     for (uint32_t i = 0; i < atomic_load(&s->reader_count) && count; i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING) {
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING && !mf__reader_apart(r)) {
             mf__kick(r);
             count--;
         }
@@ -6889,6 +6920,7 @@ static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf_
     c->most = s->opts.readers ? s->opts.readers : MF__AUTO_READERS;
     c->window = MF__CREW_WINDOW;
     c->least_free = UINT32_MAX;
+    c->slow_gap = UINT32_MAX;
     atomic_init(&c->members, 0);
     atomic_init(&c->limit, base);
 }
@@ -7041,7 +7073,31 @@ void mf__reader_flush(struct mf__reader *r)
 
     mf__leave_language(r);
     if (ch != r->ch)
-        mf__ring_flush(ch);
+        mf__ring_flush(ch, atomic_load_explicit(&r->own, memory_order_relaxed));
+}
+
+static void give_own(struct mf__reader *r)
+{
+    struct mf__own_ring *own = atomic_exchange(&r->own, NULL);
+
+    if (own)
+        mf__own_ring_give(own);
+}
+
+/* One that cannot be had is done without, until the reader comes to another crew. */
+MF__COLD static void take_own(struct mf__reader *r, const struct mf__crew *c)
+{
+    struct mf__own_ring *own;
+
+    r->no_own = mf__ring_take_own(c->ring, &own) < 0;
+    if (!r->no_own)
+        atomic_store(&r->own, own);
+}
+
+static bool needs_own(const struct mf__reader *r, const struct mf__crew *c)
+{
+    return c->ring && atomic_load_explicit(&c->ring->calling, memory_order_relaxed) == MF__OWN_RINGS &&
+           !atomic_load_explicit(&r->own, memory_order_relaxed) && !r->no_own;
 }
 
 static struct mf__crew *park(struct mf__reader *r)
@@ -7052,6 +7108,8 @@ static struct mf__crew *park(struct mf__reader *r)
     mf__reader_flush(r);
     mf__door_leave(r);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
+    give_own(r);
+    r->no_own = false;
     pthread_mutex_lock(&s->lock);
     atomic_store(&r->crew, NULL);
     atomic_store(&r->state, MF__READER_PARKED);
@@ -7121,7 +7179,7 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
 {
     struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
 
-    if (!c || surplus(c))
+    if (!c || (!mf__reader_apart(r) && surplus(c)))
         c = park(r);
     if (c && needs_seat(r, c))
         c = wait_for_seat(r, c);
@@ -7129,6 +7187,8 @@ struct mf__channel *mf__crew_channel(struct mf__reader *r)
         c = session_crew_settle(r, c);
     if (!c)
         return NULL;
+    if (needs_own(r, c))
+        take_own(r, c);
     return c->ring ? c->ring : r->ch;
 }
 
@@ -7137,6 +7197,7 @@ void mf__crew_leave(struct mf__reader *r)
     struct mf__crew *c = atomic_load(&r->crew);
 
     mf__door_leave(r);
+    give_own(r);
     atomic_store(&r->crew, NULL); /* nobody else changes it while it is set */
     if (c)
         atomic_fetch_sub(&c->members, 1);
@@ -7941,6 +8002,8 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define MANY 16u /* of a millisecond: another reader is not called before each, and answers may wait for each other */
 #define RARE 256 /* one in so many */
+#define OFTEN_GAP 192u /* handlers that were timed between two that waited: then each reader has a ring of its own, */
+#define SELDOM_GAP 512u /* and after so many without one it has not: to answer several at once is worth as much */
 #define MEAN_LOOKS 64 /* over which it is judged how many handlers wait */
 #define LOOKS_BETWEEN 3u
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
@@ -7979,7 +8042,7 @@ static void session_monitor_look(struct mf_session *s, struct mf__crew *c, struc
         v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
-        v->free += state != MF__READER_BUSY;
+        v->free += state != MF__READER_BUSY && !mf__reader_apart(r);
         v->waiting += state == MF__READER_WAITING;
         v->coming += state == MF__READER_NEW || state == MF__READER_PARKED;
         if (!c->ring && mf__reader_stuck(r))
@@ -8002,7 +8065,8 @@ static bool all_wait(struct mf_session *s, struct mf__crew *c)
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
-        if (atomic_load(&r->crew) == c && atomic_load(&r->state) != MF__READER_WAITING && !waits_in_handler(r))
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) != MF__READER_WAITING && !mf__reader_apart(r) &&
+            !waits_in_handler(r))
             return false;
     }
     return true;
@@ -8195,12 +8259,30 @@ static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
     *mean += (off < 0 ? off - (MEAN_LOOKS - 1) : off) / MEAN_LOOKS; /* down to 0 */
 }
 
+/* Do handlers wait so often that each reader had better have a ring of its own? */
+static void judge_gaps(struct mf__crew *c, const struct view *v)
+{
+    uint64_t timed = v->timed > c->timed ? v->timed - c->timed : 0; /* else a member has gone with its count */
+    uint64_t slow = v->slow > c->slow ? v->slow - c->slow : 0;
+
+    if (slow) {
+        c->often_slow = c->often_slow || slow > 1 || c->slow_gap < OFTEN_GAP;
+        c->slow_gap = 0;
+    } else if (c->slow_gap < SELDOM_GAP) {
+        c->slow_gap += (uint32_t)(timed < SELDOM_GAP ? timed : SELDOM_GAP);
+    } else {
+        c->often_slow = false;
+    }
+}
+
 /* Before which handlers readers of a ring call another one: where answers may not wait any more, those that do go out. */
 static void judge_calling(struct mf__crew *c, bool many)
 {
-    enum mf__calling now = atomic_load(&c->ring->calling), wanted = now;
+    enum mf__calling now = atomic_load(&c->ring->calling), wanted = now == MF__OWN_RINGS ? MF__CALL_SLOW : now;
 
-    if (many || (c->thin_ticks >= THIN_TICKS && c->timed_mean))
+    if ((c->often_slow && c->most > 1) || mf__ring_has_orphans(c->ring))
+        wanted = MF__OWN_RINGS;
+    else if (many || (c->thin_ticks >= THIN_TICKS && c->timed_mean))
         wanted = MF__CALL_SLOW;
     else if (c->thin_ticks >= THIN_TICKS)
         wanted = MF__CALL_ALWAYS;
@@ -8214,6 +8296,7 @@ static void judge_speed(struct mf__crew *c, const struct view *v, uint32_t ticks
 {
     bool many = v->rate >= MANY, few_slow;
 
+    judge_gaps(c, v);
     follow_mean(&c->timed_mean, &c->timed, v->timed);
     follow_mean(&c->slow_mean, &c->slow, v->slow);
     few_slow = c->slow_mean * MF__SLOW_LIMIT <= c->timed_mean;
@@ -8306,8 +8389,10 @@ static void call_followers(struct mf_session *s)
  */
 static void monitor_sleep(struct mf_session *s)
 {
-    for (uint32_t i = 0; i < s->ring_count; i++)
-        atomic_store(&s->rings[i]->calling, MF__CALL_ALWAYS);
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        if (!mf__ring_has_orphans(s->rings[i]))
+            atomic_store(&s->rings[i]->calling, MF__CALL_ALWAYS);
+    }
     pthread_mutex_lock(&s->monitor_lock);
     atomic_store(&s->monitor_asleep, 1);
     call_followers(s);
@@ -8418,8 +8503,10 @@ void mf__monitor_stop(struct mf_session *s)
 #undef LOOKS_BETWEEN
 #undef MANY
 #undef MEAN_LOOKS
+#undef OFTEN_GAP
 #undef QUIET_TICKS
 #undef RARE
+#undef SELDOM_GAP
 #undef STEADY_TICK_NS
 #undef THIN_TICKS
 #undef TICK_NS
@@ -8762,7 +8849,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define CATCH_UP 10         /* nice values below its own, for a look or longer: see wanted_nice() */
 #define LOOK_NS 24000000u   /* between two looks */
 #define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
-#define LONG_WAIT_WOKEN_NS 120000u /* on the device where handlers wait: 20 to 95 µs with 16 that sleep 1 ms */
+#define LONG_WAIT_WOKEN_NS 120000u /* where handlers wait, and each request wakes a reader: 20 to 95 µs with 16 that sleep 1 ms */
 #define WAIT_PER_BYTE_NS 2u        /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
 #define LONG_WAKE_NS 2000000u      /* in all, for a reader to get to run for the first request after a pause */
 #define LONG_LOOKS 2u              /* in a row */
@@ -9129,13 +9216,23 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     return s->place.crowded;
 }
 
+/* Does each request wake a reader of its own, as on the device, rather than stand in line for one of them? */
+static bool a_reader_each(const struct mf_session *s)
+{
+    bool own = s->place.on_device;
+
+    for (uint32_t i = 0; i < s->ring_count; i++)
+        own = own || atomic_load(&s->rings[i]->calling) == MF__OWN_RINGS;
+    return own;
+}
+
 /*
- * Others keep the readers, or the monitor itself, from a CPU. On the device handlers that are woken stand in line, too,
+ * Others keep the readers, or the monitor itself, from a CPU. Where each request wakes a reader, these stand in line, too,
  * behind clients and each other: there it takes more, or a reader that did not run at all.
  */
 static bool others_run(struct mf_session *s, const struct waits *w)
 {
-    bool among_them = s->place.on_device && s->place.woken && !w->starved;
+    bool among_them = s->place.woken && !w->starved && a_reader_each(s);
     uint64_t usual = w->requests * (among_them ? LONG_WAIT_WOKEN_NS : LONG_WAIT_NS) + w->bytes * WAIT_PER_BYTE_NS;
     bool waits = w->ns > (w->turns > ENOUGH_TURNS ? w->elapsed / 16 : w->elapsed / 2) && w->ns > usual;
     bool late = s->place.late_ns > w->elapsed / 2;
@@ -9524,6 +9621,7 @@ static void session_reader_serve(struct mf__reader *r)
         if (!ch || !r->spare)
             break;
         atomic_store_explicit(&r->rx, ch, memory_order_relaxed);
+        r->spare->io.own = atomic_load_explicit(&r->own, memory_order_relaxed);
         atomic_store_explicit(&r->state, MF__READER_RECEIVING, memory_order_relaxed);
         rc = ch->ops->receive(ch, &r->spare->io, &got);
         atomic_store_explicit(&r->state, MF__READER_BUSY, memory_order_relaxed);
@@ -9759,7 +9857,7 @@ static void after_fork_child(void)
             s->channels[i]->fd = -1;
         }
         for (uint32_t i = 0; i < s->ring_count; i++)
-            close(s->rings[i]->fd);
+            mf__ring_close_inherited(s->rings[i]);
         if (s->mount.helper_sock >= 0)
             close(s->mount.helper_sock);
         s->mount.helper_sock = -1;
@@ -9846,8 +9944,10 @@ static bool receives_next(const struct mf__slot *slot)
     const struct mf_session *s = slot->reader->session;
     uint32_t opcode = slot->io.msg.hdr.opcode;
 
-    return slot->returned || (opcode < MF_STATS_OPS && atomic_load_explicit(&s->prompt[opcode], memory_order_relaxed) &&
-                              !atomic_load_explicit(&s->serialize, memory_order_relaxed));
+    if (slot->returned || slot->io.own) /* nobody looks after what is held on a ring of its own */
+        return slot->returned;
+    return opcode < MF_STATS_OPS && atomic_load_explicit(&s->prompt[opcode], memory_order_relaxed) &&
+           !atomic_load_explicit(&s->serialize, memory_order_relaxed);
 }
 
 int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
@@ -9861,6 +9961,8 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
 
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
     slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
+    if (!inside)
+        slot->io.own = NULL;
     slot->io.receives_next = inside && slot->io.own_thread && receives_next(slot);
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);
     if (mf__self)
@@ -10253,7 +10355,10 @@ int mf__kick_install(void)
 void mf__kick(struct mf__reader *r)
 {
     struct mf__channel *rx = atomic_load(&r->rx);
+    struct mf__own_ring *own = atomic_load(&r->own);
 
+    if (own && mf__own_ring_wake(own))
+        return;
     if (rx->ops->wake)
         rx->ops->wake(rx);
     else
@@ -12257,11 +12362,11 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
 /* What one thread submits and another claims went through the kernel, whose part in it is not seen. */
 void __tsan_acquire(void *addr);
 void __tsan_release(void *addr);
-#define HAND_OVER(r) __tsan_release(r)
-#define TAKE_OVER(r) __tsan_acquire(r)
+#define HAND_OVER(u) __tsan_release(u)
+#define TAKE_OVER(u) __tsan_acquire(u)
 #else
-#define HAND_OVER(r) ((void)(r))
-#define TAKE_OVER(r) ((void)(r))
+#define HAND_OVER(u) ((void)(u))
+#define TAKE_OVER(u) ((void)(u))
 #endif
 
 struct entry {
@@ -12275,13 +12380,10 @@ struct entry {
     struct iovec iov[2];       /* the kernel remembers what it points to, not the array itself */
 };
 
-struct ring {
-    struct mf__channel ch;
-    struct {
-        _Atomic uint64_t behind, waits, batches, calls, blocked, nudges;
-    } counts;
-    struct mf__ring_opts opts;
+/* An io_uring with its maps, and the answers that are to go out on it. */
+struct uring {
     const struct mf__uring_sys *sys;
+    void *kernel; /* what that wants to have back */
     int fd;
     uint8_t *maps;
     size_t maps_size;
@@ -12291,27 +12393,49 @@ struct ring {
     uint32_t *sq_array;
     uint32_t sq_mask, cq_mask;
     struct mf__cqe *cqes;
+    pthread_mutex_t submit;
+    uint32_t queued;           /* commands that are about to be submitted; under the lock, like these: */
+    uint32_t taken;            /* of the last submission */
+    bool attached;             /* the device is our fixed file */
+    uint32_t submissions;      /* at once */
+    _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
+    _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
+    _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
+    _Atomic bool shut;
+};
+
+/* See ring_own.c. */
+struct mf__own_ring {
+    struct uring u;
+    struct ring *home;
+    struct mf__own_ring *next; /* of the same home */
+    _Atomic bool taken;        /* by a reader */
+    _Atomic bool awaited;      /* who waits there */
+    _Atomic uint32_t entries;  /* armed here, or about to be by an answer that waits: a request may come */
+    _Atomic uint64_t requests; /* that came; the reader counts */
+};
+
+struct ring {
+    struct mf__channel ch;
+    struct {
+        _Atomic uint64_t behind, waits, batches, calls, blocked, nudges;
+    } counts;
+    struct mf__ring_opts opts;
+    struct uring u;
     struct entry *entries;   /* first entries of all queues, second ones of all queues, ... */
     _Atomic uint32_t *alive; /* per queue: entries that were not refused */
     uint32_t queue_count;
     uint32_t count;
     struct mf__region headers, payloads, pools;
     size_t payload_room;
-    pthread_mutex_t submit;
-    uint32_t queued;           /* commands that are about to be submitted; under the lock, like these: */
-    uint32_t taken;            /* of the last submission */
-    uint32_t failures;         /* to register, for want of memory */
-    bool attached;             /* the device is our fixed file */
-    uint32_t armed;            /* entries whose first command is out */
-    uint32_t submissions;      /* at once */
-    _Atomic uint32_t missing;  /* rings that must be registered before our last queue */
-    _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
-    _Atomic bool nudged;       /* a wake-up for the answers of foreign threads is under way */
-    _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
-    _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
-    _Atomic int state;         /* 0 not all registered, 1 registered, negative: refused */
-    _Atomic uint32_t gone;     /* entries that the kernel gave back for good */
-    _Atomic bool shut;
+    uint32_t failures;        /* to register, for want of memory; with the lock for submissions held, */
+    uint32_t armed;           /* like this: entries whose first command is out */
+    _Atomic uint32_t missing; /* rings that must be registered before our last queue */
+    _Atomic bool nudged;      /* a wake-up for the answers of foreign threads is under way */
+    _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
+    _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
+    struct mf__own_ring *_Atomic owns;
+    _Atomic uint32_t orphans; /* own rings with entries that no reader has taken */
     _Alignas(MF__CACHE_LINE) _Atomic bool led; /* a thread waits for completions, or is about to */
     _Atomic uint32_t followers;                /* threads that wait to be that one */
     pthread_mutex_t follow;
@@ -12343,10 +12467,10 @@ static inline void nap(void)
 
     nanosleep(&time, NULL);
 }
-static inline bool anything_completed(struct ring *r)
+static inline bool anything_completed(const struct uring *u)
 {
-    return atomic_load_explicit(r->cq_head, memory_order_relaxed) !=
-           atomic_load_explicit(r->cq_tail, memory_order_acquire);
+    return atomic_load_explicit(u->cq_head, memory_order_relaxed) !=
+           atomic_load_explicit(u->cq_tail, memory_order_acquire);
 }
 
 /* ---- ring.c ---------------------------------------------------------------------------------------- */
@@ -12363,19 +12487,40 @@ int mf__ring_register(struct ring *r);
 /* The kernel wants an entry's first command once more. */
 int mf__ring_register_again(struct ring *r, uint32_t index);
 /* Send the answer that lies in an entry. 0; an error: it waits for the next receive, unless the ring is shut. */
-int mf__ring_commit(struct ring *r, uint32_t index);
+int mf__ring_commit(struct ring *r, struct uring *u, uint32_t index);
 /* Let an answer wait for mf__ring_commit_waiting(), which is for a task that lives as long as the ring. */
-void mf__ring_let_wait(struct ring *r, uint32_t index);
-int mf__ring_commit_waiting(struct ring *r);
+void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index);
+int mf__ring_commit_waiting(struct ring *r, struct uring *u);
+/* Wake whoever waits for completions there. */
+void mf__uring_wake(struct uring *u);
+void mf__uring_unlock(struct uring *u); /* instead of pthread_mutex_unlock() on `submit` */
+
+/* ---- ring_follow.c --------------------------------------------------------------------------------- */
+
 void mf__ring_wake(struct mf__channel *ch);
-void mf__ring_nudge(struct ring *r);  /* the same for answers that wait, from a thread that is none of the session's */
-void mf__ring_unlock(struct ring *r); /* instead of pthread_mutex_unlock() on `submit` */
+void mf__ring_nudge(struct ring *r); /* the same for answers that wait, from a thread that is none of the session's */
 /* Wait to be called, while somebody waits for completions already. */
 void mf__ring_follow(struct ring *r);
 
 /* ---- ring_make.c ----------------------------------------------------------------------------------- */
 
 void mf__ring_close(struct mf__channel *ch);
+/* A ring for so many submissions at once, and completions. */
+int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions);
+void mf__uring_release(struct uring *u);           /* maps and descriptor */
+void mf__uring_shut(struct ring *r, struct uring *u); /* the same where there may be others */
+void mf__uring_forget(struct uring *u);            /* in a child of fork() */
+
+/* ---- ring_own.c ------------------------------------------------------------------------------------ */
+
+void mf__owns_shut(struct ring *r);
+void mf__owns_forget(struct ring *r);
+void mf__owns_free(struct ring *r);
+void mf__owns_close_inherited(struct ring *r);
+static inline bool holds(const struct mf__own_ring *own)
+{
+    return atomic_load_explicit(&own->entries, memory_order_relaxed) > 0;
+}
 
 #endif
 
@@ -12387,24 +12532,24 @@ static inline void transport_ring_leave(struct ring *r)
 
 /* ---- completions ----------------------------------------------------------------------------------- */
 
-static bool claim_cqe(struct ring *r, struct mf__cqe *out)
+static bool claim_cqe(struct ring *r, struct uring *u, struct mf__cqe *out)
 {
-    uint32_t head = atomic_load_explicit(r->cq_head, memory_order_acquire);
+    uint32_t head = atomic_load_explicit(u->cq_head, memory_order_acquire);
 
     for (;;) {
-        struct mf__cqe *cqe = &r->cqes[head & r->cq_mask];
+        struct mf__cqe *cqe = &u->cqes[head & u->cq_mask];
 
-        if (head == atomic_load_explicit(r->cq_tail, memory_order_acquire))
+        if (head == atomic_load_explicit(u->cq_tail, memory_order_acquire))
             return false;
         /* Whoever comes second reads what the kernel may be writing anew: then the exchange fails. */
         out->user_data = __atomic_load_n(&cqe->user_data, __ATOMIC_RELAXED);
         out->res = __atomic_load_n(&cqe->res, __ATOMIC_RELAXED);
-        if (atomic_compare_exchange_weak_explicit(r->cq_head, &head, head + 1, memory_order_acq_rel,
+        if (atomic_compare_exchange_weak_explicit(u->cq_head, &head, head + 1, memory_order_acq_rel,
                                                   memory_order_acquire))
             break;
     }
-    TAKE_OVER(r);
-    if (head + 1 != atomic_load_explicit(r->cq_tail, memory_order_relaxed))
+    TAKE_OVER(u);
+    if (head + 1 != atomic_load_explicit(u->cq_tail, memory_order_relaxed))
         count_one(&r->counts.behind);
     return true;
 }
@@ -12473,7 +12618,7 @@ static int end_of(struct ring *r, struct mf__io *spare, struct mf__io **got)
     struct mf__channel *device = r->opts.device;
     int rc = -ENODEV;
 
-    if (r->sys->over(r->opts.kernel, device))
+    if (r->u.sys->over(r->u.kernel, device))
         rc = device->ops->receive(device, spare, got); /* it knows whether it was aborted */
     return rc == -ECONNABORTED ? rc : -ENODEV;
 }
@@ -12494,13 +12639,22 @@ static int entry_gone(struct ring *r, const struct mf__cqe *cqe, struct entry *e
     return atomic_fetch_add(&r->gone, 1) + 1 == r->count ? end_of(r, spare, got) : 0;
 }
 
+/* Where an answer is to be committed, which brings the entry there. */
+static struct uring *into(struct ring *r, struct mf__own_ring *own)
+{
+    if (!own)
+        return &r->u;
+    atomic_fetch_add_explicit(&own->entries, 1, memory_order_relaxed);
+    return &own->u;
+}
+
 /* The kernel wants to have the command once more: the answer to INIT is not processed yet, or it was interrupted. */
-static int again(struct ring *r, uint32_t index)
+static int again(struct ring *r, struct mf__own_ring *own, uint32_t index)
 {
     int rc;
 
     if (r->entries[index].commit_id) {
-        rc = mf__ring_commit(r, index);
+        rc = mf__ring_commit(r, into(r, own), index);
         return passing(rc) ? 0 : rc;
     }
     do {
@@ -12510,30 +12664,41 @@ static int again(struct ring *r, uint32_t index)
     return rc;
 }
 
+/* Somebody shall look at something else. */
+static int woken(struct ring *r, const struct mf__own_ring *own)
+{
+    if (own)
+        return -EINTR;
+    atomic_store(&r->nudged, false); /* before what waits is looked at */
+    if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
+        mf__ring_wake(&r->ch); /* for the next one, who must leave, too */
+    return -EINTR;
+}
+
 /* No request: 0: look again; negative: what the receive returns. */
-MF__COLD static int completed_else(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
+MF__COLD static int completed_else(struct ring *r, struct mf__own_ring *own, const struct mf__cqe *cqe,
+                                   struct mf__io *spare, struct mf__io **got)
 {
     uint32_t index = (uint32_t)cqe->user_data;
 
     transport_ring_leave(r);
-    if (cqe->user_data == WAKE_DATA) {
-        atomic_store(&r->nudged, false); /* before what waits is looked at */
-        if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
-            mf__ring_wake(&r->ch); /* for the next one, who must leave, too */
-        return -EINTR;
-    }
+    if (cqe->user_data == WAKE_DATA)
+        return woken(r, own);
     if (cqe->user_data == POOL_DATA || index >= r->count)
         return 0; /* where the pool was refused, so are its entries */
     if (cqe->res == -EAGAIN || cqe->res == -EINTR)
-        return again(r, index);
+        return again(r, own, index);
     return entry_gone(r, cqe, &r->entries[index], spare, got);
 }
 
-/* 1: a request was delivered; else as above. */
-static int completed(struct ring *r, const struct mf__cqe *cqe, struct mf__io *spare, struct mf__io **got)
+/* own: where it completed, NULL: on the shared ring. 1: a request was delivered; else as above. */
+static int completed(struct ring *r, struct mf__own_ring *own, const struct mf__cqe *cqe, struct mf__io *spare,
+                     struct mf__io **got)
 {
+    if (own && cqe->user_data < r->count)
+        atomic_fetch_sub_explicit(&own->entries, 1, memory_order_relaxed);
     if (cqe->res != 0 || cqe->user_data >= r->count)
-        return completed_else(r, cqe, spare, got);
+        return completed_else(r, own, cqe, spare, got);
     transport_ring_deliver(r, (uint32_t)cqe->user_data, spare);
     return 1;
 }
@@ -12544,10 +12709,10 @@ MF__COLD static int go_on_registering(struct ring *r)
     int rc;
 
     transport_ring_leave(r);
-    pthread_mutex_lock(&r->submit);
+    pthread_mutex_lock(&r->u.submit);
     rc = atomic_load(&r->state) == 0 ? mf__ring_register(r) : 0;
     later = passing(rc) && ++r->failures < TRIES;
-    mf__ring_unlock(r);
+    mf__uring_unlock(&r->u);
     if (later) {
         nap();
         return -EINTR;
@@ -12567,7 +12732,7 @@ MF__COLD static int go_on_registering(struct ring *r)
 static bool may_hold(struct ring *r)
 {
     return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW &&
-           atomic_load_explicit(&r->held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(r);
+           atomic_load_explicit(&r->u.held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(&r->u);
 }
 
 bool mf__ring_has_more(struct mf__channel *ch)
@@ -12575,24 +12740,32 @@ bool mf__ring_has_more(struct mf__channel *ch)
     return may_hold(ring_of(ch));
 }
 
-static inline int submit_waiting(struct ring *r)
+static inline bool answers_wait(const struct uring *u)
+{
+    return atomic_load_explicit(&u->waiting, memory_order_relaxed) != 0;
+}
+
+static inline int submit_waiting(struct ring *r, struct uring *u)
 {
     int rc;
 
     transport_ring_leave(r);
-    rc = mf__ring_commit_waiting(r);
+    rc = mf__ring_commit_waiting(r, u);
     if (!passing(rc))
         return rc;
     nap();
     return -EINTR;
 }
 
-void mf__ring_flush(struct mf__channel *ch)
+void mf__ring_flush(struct mf__channel *ch, struct mf__own_ring *own)
 {
     struct ring *r = ring_of(ch);
 
-    if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
-        (void)mf__ring_commit_waiting(r); /* what fails waits for the next one who comes here */
+    /* What fails waits for the next one who comes here. */
+    if (answers_wait(&r->u))
+        (void)mf__ring_commit_waiting(r, &r->u);
+    if (own && answers_wait(&own->u))
+        (void)mf__ring_commit_waiting(r, &own->u);
 }
 
 /* What is to be done before anything is waited for. */
@@ -12600,8 +12773,8 @@ static int prepare(struct ring *r)
 {
     int rc = 0;
 
-    if (atomic_load_explicit(&r->waiting, memory_order_relaxed) && !may_hold(r))
-        rc = submit_waiting(r);
+    if (answers_wait(&r->u) && !may_hold(r))
+        rc = submit_waiting(r, &r->u);
     if (rc == 0 && atomic_load_explicit(&r->state, memory_order_relaxed) == 0)
         rc = go_on_registering(r);
     return rc;
@@ -12614,29 +12787,50 @@ static bool transport_ring_may_wait(struct ring *r)
            atomic_load_explicit(&r->missing, memory_order_relaxed);
 }
 
+static int wait_for_completion(struct uring *u)
+{
+    return u->sys->enter(u->kernel, u->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
+}
+
+static int waited(const struct uring *u, int rc)
+{
+    if (rc >= 0)
+        return 0;
+    if (atomic_load_explicit(&u->shut, memory_order_relaxed))
+        return -ENODEV;
+    if (!passing(rc))
+        return rc;
+    nap();
+    return -EINTR;
+}
+
 static int await(struct ring *r)
 {
     int rc;
 
     /* Kept back for a request that another one took. */
-    if (atomic_load_explicit(&r->waiting, memory_order_relaxed))
-        return submit_waiting(r);
+    if (answers_wait(&r->u))
+        return submit_waiting(r, &r->u);
     transport_ring_leave(r);
     if (atomic_exchange(&r->led, true)) {
         mf__ring_follow(r);
         return 0;
     }
     mf__count(&r->counts.waits, 1);
-    rc = r->sys->enter(r->opts.kernel, r->fd, 0, 1, MF__URING_ENTER_GETEVENTS);
+    rc = wait_for_completion(&r->u);
     atomic_store(&r->led, false);
-    if (rc >= 0)
-        return 0;
-    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
-        return -ENODEV;
-    if (!passing(rc))
-        return rc;
-    nap();
-    return -EINTR;
+    return waited(&r->u, rc);
+}
+
+static int await_own(struct ring *r, struct mf__own_ring *own)
+{
+    int rc;
+
+    transport_ring_leave(r);
+    atomic_store(&own->awaited, true);
+    rc = wait_for_completion(&own->u);
+    atomic_store(&own->awaited, false);
+    return waited(&own->u, rc);
 }
 
 /* The slot is free, yet what it was last filled with was never answered: a message that wants no answer. */
@@ -12652,38 +12846,75 @@ MF__COLD static void give_back_unanswered(struct mf__channel *ch, struct mf__io 
 
 static bool another_must_wait(struct ring *r, const struct mf__io *got)
 {
-    if (!atomic_load(&r->followers) && !atomic_load_explicit(&r->waiting, memory_order_relaxed))
+    if (!atomic_load(&r->followers) && !answers_wait(&r->u))
         return false; /* there is nobody to call, and nothing to submit */
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_ALWAYS || !r->opts.may_wait ||
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) != MF__CALL_SLOW || !r->opts.may_wait ||
            r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
 }
 
-static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
+/* 0: nothing will come there; else as ring_receive_shared(). */
+static int receive_own(struct ring *r, struct mf__own_ring *own, struct mf__io *spare, struct mf__io **got)
 {
-    struct ring *r = ring_of(ch);
+    struct mf__cqe cqe;
+    int rc = 0;
+
+    while (rc == 0 && holds(own)) {
+        if (atomic_load_explicit(&r->state, memory_order_relaxed) < 0)
+            rc = -EINTR;
+        else if (answers_wait(&own->u))
+            rc = submit_waiting(r, &own->u);
+        if (rc == 0 && claim_cqe(r, &own->u, &cqe))
+            rc = completed(r, own, &cqe, spare, got);
+        else if (rc == 0)
+            rc = await_own(r, own);
+    }
+    if (rc > 0)
+        mf__count(&own->requests, 1);
+    return rc;
+}
+
+/* 1: a request; or negative. */
+static inline int receive_shared(struct ring *r, struct mf__io *spare, struct mf__io **got)
+{
     struct mf__cqe cqe;
     int rc;
 
-    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
-        return -ENODEV;
-    if (spare->commit_id)
-        give_back_unanswered(ch, spare);
     do {
         rc = atomic_load_explicit(&r->state, memory_order_relaxed) < 0 ? -EINTR : prepare(r);
-        if (rc == 0 && claim_cqe(r, &cqe))
-            rc = completed(r, &cqe, spare, got);
+        if (rc == 0 && claim_cqe(r, &r->u, &cqe))
+            rc = completed(r, NULL, &cqe, spare, got);
         else if (rc == 0 && transport_ring_may_wait(r))
             rc = await(r);
     } while (rc == 0);
     if (rc < 0 || another_must_wait(r, spare)) {
         transport_ring_leave(r);
-        mf__ring_flush(ch);
-        mf__ring_call(ch);
+        mf__ring_flush(&r->ch, NULL);
+        mf__ring_call(&r->ch);
     }
-    if (rc > 0)
-        *got = spare;
-    return rc > 0 ? 0 : rc;
+    return rc;
 }
+
+static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf__io **got)
+{
+    struct ring *r = ring_of(ch);
+    int rc = 0;
+
+    if (atomic_load_explicit(&r->u.shut, memory_order_relaxed))
+        return -ENODEV;
+    if (spare->commit_id)
+        give_back_unanswered(ch, spare);
+    if (spare->own)
+        rc = receive_own(r, spare->own, spare, got);
+    if (rc == 0)
+        rc = receive_shared(r, spare, got);
+    if (rc <= 0)
+        return rc;
+    *got = spare;
+    if (atomic_load_explicit(&ch->calling, memory_order_relaxed) != MF__OWN_RINGS)
+        spare->own = NULL; /* its answer goes out on the shared one */
+    return 0;
+}
+
 /* ---- answers --------------------------------------------------------------------------------------- */
 
 /* Gather the body where the request's payload was. At most one piece lies in the entry's own memory. */
@@ -12699,17 +12930,23 @@ static void lay_body(struct entry *e, const struct iovec *iov, int n)
 }
 
 /* For a limit that need not be exact. */
-static void count_held(struct ring *r)
+static void count_held(struct uring *u)
 {
-    uint32_t held = atomic_load_explicit(&r->held, memory_order_relaxed);
+    uint32_t held = atomic_load_explicit(&u->held, memory_order_relaxed);
 
-    atomic_store_explicit(&r->held, held + 1, memory_order_relaxed);
+    atomic_store_explicit(&u->held, held + 1, memory_order_relaxed);
 }
 
 MF__COLD static void give_to_reader(struct ring *r, uint32_t index)
 {
-    mf__ring_let_wait(r, index);
+    mf__ring_let_wait(r, &r->u, index);
     mf__ring_nudge(r);
+}
+
+/* The reader's own ring, if the shared one has somebody else to wait there. */
+static inline struct mf__own_ring *own_of(struct ring *r, const struct mf__io *io)
+{
+    return io->own && (atomic_load(&r->led) || atomic_load(&r->followers)) ? io->own : NULL;
 }
 
 /*
@@ -12719,15 +12956,17 @@ MF__COLD static void give_to_reader(struct ring *r, uint32_t index)
  */
 static int commit_or_hold(struct ring *r, const struct mf__io *io)
 {
+    struct uring *u = into(r, own_of(r, io));
+
     if (io->receives_next) {
-        count_held(r);
-        mf__ring_let_wait(r, io->entry);
+        count_held(u);
+        mf__ring_let_wait(r, u, io->entry);
         return MF__SENT_LATER;
     }
-    if (!atomic_load_explicit(&r->waiting, memory_order_relaxed))
-        return mf__ring_commit(r, io->entry);
-    mf__ring_let_wait(r, io->entry);
-    return mf__ring_commit_waiting(r);
+    if (!answers_wait(u))
+        return mf__ring_commit(r, u, io->entry);
+    mf__ring_let_wait(r, u, io->entry);
+    return mf__ring_commit_waiting(r, u);
 }
 
 static int ring_send(struct mf__channel *ch, struct mf__io *io, uint64_t unique, int error, const struct iovec *iov,
@@ -12784,6 +13023,171 @@ const struct mf__transport mf__ring_transport = {
     .close = mf__ring_close,
 };
 
+/* ==== core/transport/ring_follow.c ==== */
+/* SPDX-License-Identifier: MIT */
+/* ring_follow.c - who waits for what comes out of a ring, and who follows. */
+
+void mf__ring_call(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+
+    if (atomic_load(&r->followers) == 0 || atomic_load(&r->led))
+        return;
+    pthread_mutex_lock(&r->follow);
+    if (r->calls < atomic_load(&r->followers))
+        r->calls++;
+    count_one(&r->counts.calls);
+    pthread_mutex_unlock(&r->follow);
+    pthread_cond_signal(&r->called);
+}
+
+/*
+ * One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? Where
+ * many looks were in vain that is left to a thread that looks anyway, see mf__ring_look().
+ */
+struct transport_ring_follow_watch {
+    bool mine;
+    uint32_t head;    /* at the last look */
+    uint64_t wait_ns; /* until the next */
+};
+
+/* Has nobody taken a request since the last look, nor waits for one, although there is something to do? */
+static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
+{
+    if (head != head_then || atomic_load(&r->led) || !(anything_completed(&r->u) || atomic_load(&r->u.waiting)))
+        return false;
+    count_one(&r->counts.blocked);
+    atomic_store(&r->vain_looks, 0);
+    return true;
+}
+
+static bool followers_look(struct ring *r)
+{
+    return atomic_load(&r->ch.calling) == MF__CALL_SLOW && atomic_load(&r->vain_looks) < MF__PATIENCE;
+}
+
+/* With the lock held. Whether to go. */
+static bool look_after(struct ring *r, struct transport_ring_follow_watch *w)
+{
+    uint32_t head;
+
+    if (mf__cond_wait(&r->called, &r->follow, w->wait_ns))
+        return false;
+    head = atomic_load_explicit(r->u.cq_head, memory_order_relaxed);
+    if (left_alone(r, head, w->head))
+        return true;
+    atomic_fetch_add(&r->vain_looks, 1);
+    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : MF__WATCH_NS;
+    w->head = head;
+    return false;
+}
+
+void mf__ring_follow(struct ring *r)
+{
+    struct transport_ring_follow_watch w = { .head = atomic_load_explicit(r->u.cq_head, memory_order_relaxed), .wait_ns = MF__WATCH_NS };
+    int cancel;
+
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
+    pthread_mutex_lock(&r->follow);
+    atomic_fetch_add(&r->followers, 1);
+    while (r->calls == 0) {
+        bool transport_ring_follow_watch = followers_look(r);
+
+        if (!r->watched)
+            w.mine = r->watched = true;
+        /* Who gave up leading before he could see this one called nobody. */
+        if (!transport_ring_follow_watch && !atomic_load(&r->led))
+            break;
+        if (!transport_ring_follow_watch || !w.mine)
+            pthread_cond_wait(&r->called, &r->follow);
+        else if (look_after(r, &w))
+            break;
+    }
+    atomic_fetch_sub(&r->followers, 1);
+    if (r->calls)
+        r->calls--;
+    if (w.mine) {
+        r->watched = false;
+        pthread_cond_signal(&r->called); /* the next one watches */
+    }
+    pthread_mutex_unlock(&r->follow);
+    pthread_setcancelstate(cancel, NULL);
+}
+
+/* How it is to be done has changed. */
+static void tell_followers(struct ring *r)
+{
+    if (atomic_load(&r->followers) == 0)
+        return;
+    pthread_mutex_lock(&r->follow); /* else one that has just looked would sleep all the same */
+    pthread_mutex_unlock(&r->follow);
+    pthread_cond_broadcast(&r->called);
+}
+
+void mf__ring_look(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t head = atomic_load_explicit(r->u.cq_head, memory_order_relaxed);
+
+    if (atomic_load(&r->followers) && !followers_look(r) && left_alone(r, head, r->head_then)) {
+        mf__ring_call(ch);
+        tell_followers(r); /* who is not called looks again */
+    }
+    r->head_then = head;
+}
+
+void mf__ring_nudge(struct ring *r)
+{
+    /* Until that wake-up is seen all answers that wait are its concern. */
+    if (atomic_exchange(&r->nudged, true))
+        return;
+    count_one(&r->counts.nudges);
+    mf__uring_wake(&r->u);
+    mf__ring_call(&r->ch);
+}
+
+void mf__ring_wake(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+
+    mf__uring_wake(&r->u);
+    mf__ring_call(&r->ch);
+    tell_followers(r);
+}
+
+void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
+{
+    struct ring *r = ring_of(ch);
+
+    *out = (struct mf__ring_counts){
+        .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
+        .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
+        .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
+        .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
+        .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
+        .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
+    };
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        out->own += atomic_load_explicit(&own->requests, memory_order_relaxed);
+    for (uint32_t i = 0; i < r->count; i++)
+        out->requests += atomic_load_explicit(&r->entries[i].requests, memory_order_relaxed);
+}
+
+int mf__ring_state(struct mf__channel *ch)
+{
+    return atomic_load(&ring_of(ch)->state);
+}
+
+void mf__ring_refuse(struct mf__channel *ch, int error)
+{
+    struct ring *r = ring_of(ch);
+    int state = atomic_load(&r->state);
+
+    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
+        continue;
+    mf__ring_wake(ch);
+}
+
 /* ==== core/transport/ring_make.c ==== */
 /* SPDX-License-Identifier: MIT */
 /* ring_make.c - whether rings can be had, making and unmaking them. */
@@ -12810,37 +13214,48 @@ int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, 
 /* ---- making and unmaking --------------------------------------------------------------------------- */
 
 /* The kernel releases a ring only when all maps of it are gone, and the descriptor. */
-static void ring_unmap(struct ring *r)
+static void uring_unmap(struct uring *u)
 {
-    void *kernel = r->opts.kernel;
-
-    if (r->sqes)
-        r->sys->unmap(kernel, r->sqes, r->sqes_size);
-    if (r->maps)
-        r->sys->unmap(kernel, r->maps, r->maps_size);
+    if (u->sqes)
+        u->sys->unmap(u->kernel, u->sqes, u->sqes_size);
+    if (u->maps)
+        u->sys->unmap(u->kernel, u->maps, u->maps_size);
 }
 
-static void ring_release(struct ring *r)
+void mf__uring_release(struct uring *u)
 {
-    ring_unmap(r);
-    r->sys->close(r->opts.kernel, r->fd);
+    uring_unmap(u);
+    u->sys->close(u->kernel, u->fd);
+}
+
+void mf__uring_forget(struct uring *u)
+{
+    if (!atomic_exchange(&u->shut, true))
+        uring_unmap(u);
+    atomic_store(&u->waiting, 0);
+    pthread_mutex_init(&u->submit, NULL);
+}
+
+void mf__uring_shut(struct ring *r, struct uring *u)
+{
+    if (!atomic_load(&u->shut))
+        (void)mf__ring_commit_waiting(r, u); /* no reader is left to do it; the entries end with the ring */
+    pthread_mutex_lock(&u->submit);
+    if (!atomic_exchange(&u->shut, true))
+        mf__uring_release(u);
+    mf__uring_unlock(u);
 }
 
 void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
-    if (!atomic_load(&r->shut))
-        (void)mf__ring_commit_waiting(r); /* no reader is left to do it; the entries end with the ring */
-    pthread_mutex_lock(&r->submit);
-    if (!atomic_exchange(&r->shut, true))
-        ring_release(r);
-    mf__ring_unlock(r);
+    mf__uring_shut(r, &r->u);
+    mf__owns_shut(r);
 }
 
 static void transport_ring_make_init_locks(struct ring *r)
 {
-    pthread_mutex_init(&r->submit, NULL);
     pthread_mutex_init(&r->follow, NULL);
     mf__cond_init(&r->called);
 }
@@ -12849,14 +13264,22 @@ void mf__ring_forget(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
-    if (!atomic_exchange(&r->shut, true))
-        ring_unmap(r);
-    atomic_store(&r->waiting, 0);
+    mf__uring_forget(&r->u);
+    mf__owns_forget(r);
     transport_ring_make_init_locks(r);
+}
+
+void mf__ring_close_inherited(struct mf__channel *ch)
+{
+    if (ch->fd < 0)
+        return;
+    close(ch->fd);
+    mf__owns_close_inherited(ring_of(ch));
 }
 
 static void ring_free(struct ring *r)
 {
+    mf__owns_free(r);
     mf__region_free(&r->pools);
     mf__region_free(&r->payloads);
     mf__region_free(&r->headers);
@@ -12864,7 +13287,7 @@ static void ring_free(struct ring *r)
     free(r->entries);
     pthread_cond_destroy(&r->called);
     pthread_mutex_destroy(&r->follow);
-    pthread_mutex_destroy(&r->submit);
+    pthread_mutex_destroy(&r->u.submit);
     free(r);
 }
 
@@ -12874,48 +13297,55 @@ void mf__ring_close(struct mf__channel *ch)
     ring_free(ring_of(ch));
 }
 
-static int ring_map(struct ring *r, const struct mf__uring_params *p)
+static int uring_map(struct uring *u, const struct mf__uring_params *p)
 {
     size_t sq_size = p->sq.c + p->sq_entries * sizeof(uint32_t);
     size_t cq_size = p->cq.b + p->cq_entries * sizeof(struct mf__cqe);
     void *at;
     int rc;
 
-    r->maps_size = sq_size > cq_size ? sq_size : cq_size;
-    rc = r->sys->map(r->opts.kernel, r->fd, r->maps_size, 0, &at);
+    u->maps_size = sq_size > cq_size ? sq_size : cq_size;
+    rc = u->sys->map(u->kernel, u->fd, u->maps_size, 0, &at);
     if (rc < 0)
         return rc;
-    r->maps = at;
-    r->sqes_size = p->sq_entries * sizeof(struct mf__sqe);
-    rc = r->sys->map(r->opts.kernel, r->fd, r->sqes_size, MF__URING_OFF_SQES, &at);
+    u->maps = at;
+    u->sqes_size = p->sq_entries * sizeof(struct mf__sqe);
+    rc = u->sys->map(u->kernel, u->fd, u->sqes_size, MF__URING_OFF_SQES, &at);
     if (rc < 0)
         return rc;
-    r->sqes = at;
-    r->sq_head = (void *)(r->maps + p->sq.head);
-    r->sq_tail = (void *)(r->maps + p->sq.tail);
-    r->sq_mask = *(uint32_t *)(void *)(r->maps + p->sq.ring_mask);
-    r->sq_array = (void *)(r->maps + p->sq.c);
-    r->cq_head = (void *)(r->maps + p->cq.head);
-    r->cq_tail = (void *)(r->maps + p->cq.tail);
-    r->cq_mask = *(uint32_t *)(void *)(r->maps + p->cq.ring_mask);
-    r->cqes = (void *)(r->maps + p->cq.b);
+    u->sqes = at;
+    u->sq_head = (void *)(u->maps + p->sq.head);
+    u->sq_tail = (void *)(u->maps + p->sq.tail);
+    u->sq_mask = *(uint32_t *)(void *)(u->maps + p->sq.ring_mask);
+    u->sq_array = (void *)(u->maps + p->sq.c);
+    u->cq_head = (void *)(u->maps + p->cq.head);
+    u->cq_tail = (void *)(u->maps + p->cq.tail);
+    u->cq_mask = *(uint32_t *)(void *)(u->maps + p->cq.ring_mask);
+    u->cqes = (void *)(u->maps + p->cq.b);
     return 0;
+}
+
+int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions)
+{
+    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE,
+                                  .cq_entries = completions };
+    int rc;
+
+    u->submissions = submissions;
+    u->fd = u->sys->setup(u->kernel, submissions, &p);
+    if (u->fd < 0)
+        return u->fd;
+    rc = uring_map(u, &p);
+    if (rc < 0)
+        mf__uring_release(u);
+    return rc;
 }
 
 static int ring_open(struct ring *r)
 {
-    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE,
-                                  .cq_entries = 2 * (r->count + SUBMISSIONS) };
-    int rc;
+    bool at_once = !r->opts.last && r->opts.depth > SUBMISSIONS;
 
-    r->submissions = !r->opts.last && r->opts.depth > SUBMISSIONS ? r->opts.depth : SUBMISSIONS;
-    r->fd = r->sys->setup(r->opts.kernel, r->submissions, &p);
-    if (r->fd < 0)
-        return r->fd;
-    rc = ring_map(r, &p);
-    if (rc < 0)
-        ring_release(r);
-    return rc;
+    return mf__uring_open(&r->u, at_once ? r->opts.depth : SUBMISSIONS, 2 * (r->count + SUBMISSIONS));
 }
 
 static void entry_init(struct ring *r, uint32_t i, uint32_t queue)
@@ -12971,7 +13401,9 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
         return -ENOMEM;
     memset(r, 0, sizeof(*r));
     r->opts = *opts;
-    r->sys = opts->sys;
+    r->u.sys = opts->sys;
+    r->u.kernel = opts->kernel;
+    pthread_mutex_init(&r->u.submit, NULL);
     atomic_init(&r->missing, opts->others);
     transport_ring_make_init_locks(r);
     rc = ring_memory(r);
@@ -12983,36 +13415,205 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     }
     r->ch.ops = &mf__ring_transport;
     r->ch.index = opts->index;
-    r->ch.fd = r->sys == &mf__uring_system ? r->fd : -1; /* what a forked child closes */
+    r->ch.fd = r->u.sys == &mf__uring_system ? r->u.fd : -1; /* what a forked child closes */
     atomic_init(&r->ch.refs, 1);
     *out = &r->ch;
     return 0;
 }
 
+/* ==== core/transport/ring_own.c ==== */
+/* SPDX-License-Identifier: MIT */
+/*
+ * ring_own.c - rings of readers' own, for where handlers wait.
+ *
+ * On the ring that readers share, whoever takes a request whose handler may wait calls another one first: a second wake-up
+ * for each request, and one that comes too late where handlers wait once in a hundred times. But an entry belongs to the
+ * ring on which it was committed last, and the kernel gives the next request to the entry that came back last. So where
+ * handlers wait each reader commits its answers on a ring of its own, and waits there: what comes to it wakes it and nobody
+ * else, and while it is in a handler its entry is not there to be given anything. As many readers come to have an entry as
+ * requests are in hand at once; the entries that were not needed stay on the shared ring, where one reader at least waits
+ * for what is too much for the others, and takes that to a ring of its own in turn.
+ *
+ * What is given up is to answer several requests in one system call. So where handlers return at once answers go out on the
+ * shared ring again, and take their entries along. An entry that gets no request stays where it is: its reader may not leave
+ * before somebody else waits in its place.
+ */
+
+
+#define OWN_SUBMISSIONS 4u /* an answer, and wake-ups */
+
+bool mf__own_ring_holds(const struct mf__own_ring *own)
+{
+    return holds(own);
+}
+
+bool mf__ring_has_orphans(struct mf__channel *ch)
+{
+    return atomic_load(&ring_of(ch)->orphans) > 0;
+}
+
+bool mf__own_ring_wake(struct mf__own_ring *own)
+{
+    if (!atomic_load(&own->awaited))
+        return false;
+    mf__uring_wake(&own->u);
+    return true;
+}
+
+static bool take(struct mf__own_ring *own)
+{
+    if (atomic_exchange(&own->taken, true))
+        return false;
+    if (holds(own))
+        atomic_fetch_sub(&own->home->orphans, 1);
+    return true;
+}
+
+static struct mf__own_ring *take_one_there_is(struct ring *r)
+{
+    struct mf__own_ring *first = atomic_load(&r->owns), *own;
+
+    for (own = first; own; own = own->next) {
+        if (holds(own) && take(own))
+            return own;
+    }
+    for (own = first; own && !take(own);)
+        own = own->next;
+    return own;
+}
+
+static int open_own(struct mf__own_ring *own)
+{
+    int rc = mf__uring_open(&own->u, OWN_SUBMISSIONS, 4 * OWN_SUBMISSIONS);
+
+    if (rc < 0)
+        return rc;
+    rc = own->u.sys->attach(own->u.kernel, own->u.fd, own->home->opts.device);
+    if (rc < 0)
+        mf__uring_release(&own->u);
+    own->u.attached = rc == 0;
+    return rc;
+}
+
+/* Unless the shared one is shut: then nobody would shut this one. */
+static bool enlist(struct ring *r, struct mf__own_ring *own)
+{
+    bool open;
+
+    pthread_mutex_lock(&r->u.submit);
+    open = !atomic_load(&r->u.shut);
+    if (open) {
+        own->next = atomic_load(&r->owns);
+        atomic_store(&r->owns, own);
+    }
+    mf__uring_unlock(&r->u);
+    return open;
+}
+
+static int transport_ring_own_make(struct ring *r, struct mf__own_ring **out)
+{
+    struct mf__own_ring *own = calloc(1, sizeof(*own));
+    int rc;
+
+    if (!own)
+        return -ENOMEM;
+    own->home = r;
+    own->u.sys = r->u.sys;
+    own->u.kernel = r->u.kernel;
+    atomic_init(&own->taken, true);
+    rc = open_own(own);
+    if (rc == 0) {
+        pthread_mutex_init(&own->u.submit, NULL);
+        if (enlist(r, own)) {
+            *out = own;
+            return 0;
+        }
+        pthread_mutex_destroy(&own->u.submit);
+        mf__uring_release(&own->u);
+        rc = -ENODEV;
+    }
+    free(own);
+    return rc;
+}
+
+int mf__ring_take_own(struct mf__channel *ch, struct mf__own_ring **out)
+{
+    struct ring *r = ring_of(ch);
+
+    *out = take_one_there_is(r);
+    return *out ? 0 : transport_ring_own_make(r, out);
+}
+
+void mf__own_ring_give(struct mf__own_ring *own)
+{
+    struct ring *r = own->home;
+    bool orphaned = holds(own);
+
+    if (orphaned) {
+        atomic_fetch_add(&r->orphans, 1);
+        atomic_store(&r->ch.calling, MF__OWN_RINGS);
+    }
+    atomic_store(&own->taken, false);
+    if (orphaned)
+        mf__ring_wake(&r->ch);
+}
+
+void mf__owns_shut(struct ring *r)
+{
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        mf__uring_shut(r, &own->u);
+}
+
+void mf__owns_forget(struct ring *r)
+{
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        mf__uring_forget(&own->u);
+}
+
+void mf__owns_close_inherited(struct ring *r)
+{
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        close(own->u.fd);
+}
+
+void mf__owns_free(struct ring *r)
+{
+    struct mf__own_ring *own = atomic_load(&r->owns);
+
+    while (own) {
+        struct mf__own_ring *next = own->next;
+
+        pthread_mutex_destroy(&own->u.submit);
+        free(own);
+        own = next;
+    }
+}
+#undef OWN_SUBMISSIONS
+
 /* ==== core/transport/ring_submit.c ==== */
 /* SPDX-License-Identifier: MIT */
-/* ring_submit.c - what goes into a ring: entries, answers, wake-ups. Who waits for what comes out. */
+/* ring_submit.c - what goes into a ring: entries, answers, wake-ups. */
 
 
 /* ---- submission: all with the lock held ------------------------------------------------------------ */
 
 /* The next submission entry, cleared. The first one each time: it is in the cache, and the kernel has read what was there. */
-static MF__FLAT struct mf__sqe *next_sqe(struct ring *r, uint8_t opcode, uint64_t user_data)
+static MF__FLAT struct mf__sqe *next_sqe(struct uring *u, uint8_t opcode, uint64_t user_data)
 {
-    uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed) + r->queued;
-    uint32_t i = r->queued++;
-    struct mf__sqe *sqe = &r->sqes[i];
+    uint32_t tail = atomic_load_explicit(u->sq_tail, memory_order_relaxed) + u->queued;
+    uint32_t i = u->queued++;
+    struct mf__sqe *sqe = &u->sqes[i];
 
     mf__zero(sqe, sizeof(*sqe));
     sqe->opcode = opcode;
     sqe->user_data = user_data;
-    r->sq_array[tail & r->sq_mask] = i;
+    u->sq_array[tail & u->sq_mask] = i;
     return sqe;
 }
 
-static MF__FLAT struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64_t user_data)
+static MF__FLAT struct mf__sqe *next_command(struct uring *u, uint32_t op, uint64_t user_data)
 {
-    struct mf__sqe *sqe = next_sqe(r, MF__URING_OP_URING_CMD, user_data);
+    struct mf__sqe *sqe = next_sqe(u, MF__URING_OP_URING_CMD, user_data);
 
     sqe->flags = MF__URING_FIXED_FILE;
     sqe->cmd_op = op;
@@ -13020,50 +13621,50 @@ static MF__FLAT struct mf__sqe *next_command(struct ring *r, uint32_t op, uint64
 }
 
 /* Take back what the kernel did not take of the commands that began at `tail`: later nobody would know of it. */
-MF__COLD static int settle_submission(struct ring *r, uint32_t tail, uint32_t n, int rc)
+MF__COLD static int settle_submission(struct uring *u, uint32_t tail, uint32_t n, int rc)
 {
-    uint32_t head = atomic_load_explicit(r->sq_head, memory_order_acquire);
+    uint32_t head = atomic_load_explicit(u->sq_head, memory_order_acquire);
 
-    r->taken = head - tail;
-    if (r->taken == n)
+    u->taken = head - tail;
+    if (u->taken == n)
         return 0;
-    atomic_store_explicit(r->sq_tail, head, memory_order_relaxed);
+    atomic_store_explicit(u->sq_tail, head, memory_order_relaxed);
     return rc < 0 ? rc : -EAGAIN;
 }
 
-/* Submit what next_sqe() gave. 0, or an error: then only the first r->taken of them are out. */
-static MF__FLAT int transport_ring_submit_submit(struct ring *r)
+/* Submit what next_sqe() gave. 0, or an error: then only the first u->taken of them are out. */
+static MF__FLAT int transport_ring_submit_submit(struct uring *u)
 {
-    uint32_t tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed);
-    uint32_t n = r->queued;
+    uint32_t tail = atomic_load_explicit(u->sq_tail, memory_order_relaxed);
+    uint32_t n = u->queued;
     int rc;
 
-    r->queued = 0;
-    r->taken = n;
-    atomic_store_explicit(r->sq_tail, tail + n, memory_order_release);
-    HAND_OVER(r);
+    u->queued = 0;
+    u->taken = n;
+    atomic_store_explicit(u->sq_tail, tail + n, memory_order_release);
+    HAND_OVER(u);
     do {
-        rc = r->sys->enter(r->opts.kernel, r->fd, n, 0, 0);
-    } while (rc == -EINTR && atomic_load_explicit(r->sq_head, memory_order_acquire) == tail);
-    return rc == (int)n ? 0 : settle_submission(r, tail, n, rc);
+        rc = u->sys->enter(u->kernel, u->fd, n, 0, 0);
+    } while (rc == -EINTR && atomic_load_explicit(u->sq_head, memory_order_acquire) == tail);
+    return rc == (int)n ? 0 : settle_submission(u, tail, n, rc);
 }
 
 static void next_register(struct ring *r, uint32_t index)
 {
     struct entry *e = &r->entries[index];
     struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue };
-    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_REGISTER, index);
+    struct mf__sqe *sqe = next_command(&r->u, FUSE_IO_URING_CMD_REGISTER, index);
 
     sqe->addr = (uintptr_t)e->iov;
     sqe->len = 2;
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
 }
 
-static MF__FLAT void next_commit(struct ring *r, uint32_t index)
+static MF__FLAT void next_commit(struct ring *r, struct uring *u, uint32_t index)
 {
     struct entry *e = &r->entries[index];
     struct fuse_uring_cmd_req cmd = { .qid = (uint16_t)e->queue, .commit_id = e->commit_id };
-    struct mf__sqe *sqe = next_command(r, FUSE_IO_URING_CMD_COMMIT_AND_FETCH, index);
+    struct mf__sqe *sqe = next_command(u, FUSE_IO_URING_CMD_COMMIT_AND_FETCH, index);
 
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
 }
@@ -13075,10 +13676,10 @@ static int submit_pool(struct ring *r, uint32_t n)
     struct mf__fuse_bufpool pool = { .address = (uintptr_t)r->pools.base + n * size,
                                      .length = (uint32_t)size,
                                      .queue = (uint16_t)e->queue };
-    struct mf__sqe *sqe = next_command(r, MF__FUSE_ADD_BUFPOOL, POOL_DATA);
+    struct mf__sqe *sqe = next_command(&r->u, MF__FUSE_ADD_BUFPOOL, POOL_DATA);
 
     memcpy(sqe->cmd, &pool, sizeof(pool));
-    return transport_ring_submit_submit(r);
+    return transport_ring_submit_submit(&r->u);
 }
 
 /* Only the last queue is not registered. */
@@ -13091,16 +13692,16 @@ static bool last_is_left(const struct ring *r)
 static int register_some(struct ring *r)
 {
     uint32_t left = r->opts.depth - r->armed % r->opts.depth;
-    uint32_t n = left < r->submissions ? left : r->submissions;
+    uint32_t n = left < r->u.submissions ? left : r->u.submissions;
     int rc;
 
     if (r->armed == 0 && !last_is_left(r))
         n = 1;
     for (uint32_t i = 0; i < n; i++)
         next_register(r, r->armed + i);
-    rc = transport_ring_submit_submit(r);
-    r->armed += r->taken;
-    return r->taken && passing(rc) ? 0 : rc; /* the rest may go better */
+    rc = transport_ring_submit_submit(&r->u);
+    r->armed += r->u.taken;
+    return r->u.taken && passing(rc) ? 0 : rc; /* the rest may go better */
 }
 
 static void mark_registered(struct ring *r)
@@ -13119,16 +13720,16 @@ int mf__ring_register(struct ring *r)
 {
     int rc = 0;
 
-    if (!r->attached)
-        rc = r->sys->attach(r->opts.kernel, r->fd, r->opts.device);
-    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->attached && i < r->queue_count; i++)
+    if (!r->u.attached)
+        rc = r->u.sys->attach(r->u.kernel, r->u.fd, r->opts.device);
+    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->u.attached && i < r->queue_count; i++)
         rc = submit_pool(r, i);
-    r->attached = r->attached || rc == 0;
+    r->u.attached = r->u.attached || rc == 0;
     while (rc == 0 && r->armed < r->count) {
         if (last_is_left(r) && atomic_load(&r->missing))
             return 0;
         rc = register_some(r);
-        if (anything_completed(r))
+        if (anything_completed(&r->u))
             break;
     }
     if (rc < 0 && r->armed + r->opts.depth > r->count) {
@@ -13146,77 +13747,77 @@ int mf__ring_register_again(struct ring *r, uint32_t index)
 {
     int rc = -ENODEV;
 
-    pthread_mutex_lock(&r->submit);
-    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+    pthread_mutex_lock(&r->u.submit);
+    if (!atomic_load_explicit(&r->u.shut, memory_order_relaxed)) {
         next_register(r, index);
-        rc = transport_ring_submit_submit(r);
+        rc = transport_ring_submit_submit(&r->u);
     }
-    mf__ring_unlock(r);
+    mf__uring_unlock(&r->u);
     return rc;
 }
 
 /* ---- commits and wake-ups -------------------------------------------------------------------------- */
 
-void mf__ring_let_wait(struct ring *r, uint32_t index)
+void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index)
 {
-    uint32_t head = atomic_load_explicit(&r->waiting, memory_order_relaxed);
+    uint32_t head = atomic_load_explicit(&u->waiting, memory_order_relaxed);
 
     do {
         r->entries[index].next_commit = head;
-    } while (!atomic_compare_exchange_weak_explicit(&r->waiting, &head, index + 1, memory_order_acq_rel,
+    } while (!atomic_compare_exchange_weak_explicit(&u->waiting, &head, index + 1, memory_order_acq_rel,
                                                     memory_order_relaxed));
 }
 
-static MF__FLAT int commit_one(struct ring *r, uint32_t index)
+static MF__FLAT int commit_one(struct ring *r, struct uring *u, uint32_t index)
 {
     int rc = -ENODEV;
 
-    pthread_mutex_lock(&r->submit);
-    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
-        next_commit(r, index);
-        rc = transport_ring_submit_submit(r);
+    pthread_mutex_lock(&u->submit);
+    if (!atomic_load_explicit(&u->shut, memory_order_relaxed)) {
+        next_commit(r, u, index);
+        rc = transport_ring_submit_submit(u);
         if (rc < 0)
-            mf__ring_let_wait(r, index);
+            mf__ring_let_wait(r, u, index);
     }
-    mf__ring_unlock(r);
+    mf__uring_unlock(u);
     return rc;
 }
 
-int mf__ring_commit(struct ring *r, uint32_t index)
+int mf__ring_commit(struct ring *r, struct uring *u, uint32_t index)
 {
-    return commit_one(r, index);
+    return commit_one(r, u, index);
 }
 
 /* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
-static int commit_some(struct ring *r, uint32_t *next)
+static int commit_some(struct ring *r, struct uring *u, uint32_t *next)
 {
     uint32_t batch[SUBMISSIONS];
     uint32_t n = 0;
     int rc = -ENODEV;
 
-    pthread_mutex_lock(&r->submit);
-    if (!atomic_load_explicit(&r->shut, memory_order_relaxed)) {
+    pthread_mutex_lock(&u->submit);
+    if (!atomic_load_explicit(&u->shut, memory_order_relaxed)) {
         for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
             batch[n] = *next - 1;
-            next_commit(r, batch[n]);
+            next_commit(r, u, batch[n]);
         }
         if (n > 1)
             count_one(&r->counts.batches);
-        rc = transport_ring_submit_submit(r);
-        for (uint32_t i = r->taken; i < n; i++)
-            mf__ring_let_wait(r, batch[i]);
+        rc = transport_ring_submit_submit(u);
+        for (uint32_t i = u->taken; i < n; i++)
+            mf__ring_let_wait(r, u, batch[i]);
     }
-    mf__ring_unlock(r);
+    mf__uring_unlock(u);
     return rc;
 }
 
-MF__COLD static int commit_list(struct ring *r, uint32_t next)
+MF__COLD static int commit_list(struct ring *r, struct uring *u, uint32_t next)
 {
     int rc = 0;
 
     while (next) {
         uint32_t before = next;
-        int one = commit_some(r, &next);
+        int one = commit_some(r, u, &next);
 
         if (one == -ENODEV && next == before)
             return one;
@@ -13226,217 +13827,59 @@ MF__COLD static int commit_list(struct ring *r, uint32_t next)
     return rc;
 }
 
-int mf__ring_commit_waiting(struct ring *r)
+int mf__ring_commit_waiting(struct ring *r, struct uring *u)
 {
-    uint32_t first = atomic_exchange_explicit(&r->waiting, 0, memory_order_acq_rel);
+    uint32_t first = atomic_exchange_explicit(&u->waiting, 0, memory_order_acq_rel);
 
-    atomic_store_explicit(&r->held, 0, memory_order_relaxed);
+    atomic_store_explicit(&u->held, 0, memory_order_relaxed);
     if (first && !r->entries[first - 1].next_commit)
-        return commit_one(r, first - 1);
-    return commit_list(r, first);
-}
-
-void mf__ring_call(struct mf__channel *ch)
-{
-    struct ring *r = ring_of(ch);
-
-    if (atomic_load(&r->followers) == 0 || atomic_load(&r->led))
-        return;
-    pthread_mutex_lock(&r->follow);
-    if (r->calls < atomic_load(&r->followers))
-        r->calls++;
-    count_one(&r->counts.calls);
-    pthread_mutex_unlock(&r->follow);
-    pthread_cond_signal(&r->called);
-}
-
-/*
- * One follower looks from time to time while nobody calls: is whoever took the last request still busy with it? Where
- * many looks were in vain that is left to a thread that looks anyway, see mf__ring_look().
- */
-struct transport_ring_submit_watch {
-    bool mine;
-    uint32_t head;    /* at the last look */
-    uint64_t wait_ns; /* until the next */
-};
-
-/* Has nobody taken a request since the last look, nor waits for one, although there is something to do? */
-static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
-{
-    if (head != head_then || atomic_load(&r->led) || !(anything_completed(r) || atomic_load(&r->waiting)))
-        return false;
-    count_one(&r->counts.blocked);
-    atomic_store(&r->vain_looks, 0);
-    return true;
-}
-
-static bool followers_look(struct ring *r)
-{
-    return atomic_load(&r->ch.calling) != MF__CALL_ALWAYS && atomic_load(&r->vain_looks) < MF__PATIENCE;
-}
-
-/* With the lock held. Whether to go. */
-static bool look_after(struct ring *r, struct transport_ring_submit_watch *w)
-{
-    uint32_t head;
-
-    if (mf__cond_wait(&r->called, &r->follow, w->wait_ns))
-        return false;
-    head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
-    if (left_alone(r, head, w->head))
-        return true;
-    atomic_fetch_add(&r->vain_looks, 1);
-    w->wait_ns = head == w->head && atomic_load(&r->led) ? IDLE_WATCH_NS : MF__WATCH_NS;
-    w->head = head;
-    return false;
-}
-
-void mf__ring_follow(struct ring *r)
-{
-    struct transport_ring_submit_watch w = { .head = atomic_load_explicit(r->cq_head, memory_order_relaxed), .wait_ns = MF__WATCH_NS };
-    int cancel;
-
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* else it would end with the lock */
-    pthread_mutex_lock(&r->follow);
-    atomic_fetch_add(&r->followers, 1);
-    while (r->calls == 0) {
-        bool transport_ring_submit_watch = followers_look(r);
-
-        if (!r->watched)
-            w.mine = r->watched = true;
-        /* Who gave up leading before he could see this one called nobody. */
-        if (!transport_ring_submit_watch && !atomic_load(&r->led))
-            break;
-        if (!transport_ring_submit_watch || !w.mine)
-            pthread_cond_wait(&r->called, &r->follow);
-        else if (look_after(r, &w))
-            break;
-    }
-    atomic_fetch_sub(&r->followers, 1);
-    if (r->calls)
-        r->calls--;
-    if (w.mine) {
-        r->watched = false;
-        pthread_cond_signal(&r->called); /* the next one watches */
-    }
-    pthread_mutex_unlock(&r->follow);
-    pthread_setcancelstate(cancel, NULL);
-}
-
-/* How it is to be done has changed. */
-static void tell_followers(struct ring *r)
-{
-    if (atomic_load(&r->followers) == 0)
-        return;
-    pthread_mutex_lock(&r->follow); /* else one that has just looked would sleep all the same */
-    pthread_mutex_unlock(&r->follow);
-    pthread_cond_broadcast(&r->called);
-}
-
-void mf__ring_look(struct mf__channel *ch)
-{
-    struct ring *r = ring_of(ch);
-    uint32_t head = atomic_load_explicit(r->cq_head, memory_order_relaxed);
-
-    if (atomic_load(&r->followers) && !followers_look(r) && left_alone(r, head, r->head_then)) {
-        mf__ring_call(ch);
-        tell_followers(r); /* who is not called looks again */
-    }
-    r->head_then = head;
+        return commit_one(r, u, first - 1);
+    return commit_list(r, u, first);
 }
 
 /* One that wakes whoever waits for completions. 0, -ENODEV: shut; or no memory. Lock held. */
-static int submit_wake(struct ring *r)
+static int submit_wake(struct uring *u)
 {
-    if (atomic_load_explicit(&r->shut, memory_order_relaxed))
+    if (atomic_load_explicit(&u->shut, memory_order_relaxed))
         return 0;
-    next_sqe(r, MF__URING_OP_NOP, WAKE_DATA);
-    return transport_ring_submit_submit(r);
+    next_sqe(u, MF__URING_OP_NOP, WAKE_DATA);
+    return transport_ring_submit_submit(u);
 }
 
 /* After the lock was given up. */
-MF__COLD static void send_wanted(struct ring *r)
+MF__COLD static void send_wanted(struct uring *u)
 {
-    while (atomic_load(&r->wake_ups) && pthread_mutex_trylock(&r->submit) == 0) {
-        bool wanted = atomic_load(&r->wake_ups) > 0; /* still: only who has the lock takes from it */
-        bool failed = wanted && passing(submit_wake(r));
+    while (atomic_load(&u->wake_ups) && pthread_mutex_trylock(&u->submit) == 0) {
+        bool wanted = atomic_load(&u->wake_ups) > 0; /* still: only who has the lock takes from it */
+        bool failed = wanted && passing(submit_wake(u));
 
         if (wanted && !failed)
-            atomic_fetch_sub(&r->wake_ups, 1);
-        pthread_mutex_unlock(&r->submit);
+            atomic_fetch_sub(&u->wake_ups, 1);
+        pthread_mutex_unlock(&u->submit);
         if (failed)
             return; /* the next one tries */
     }
 }
 
-void mf__ring_unlock(struct ring *r)
+void mf__uring_unlock(struct uring *u)
 {
-    pthread_mutex_unlock(&r->submit);
-    if (atomic_load(&r->wake_ups))
-        send_wanted(r);
+    pthread_mutex_unlock(&u->submit);
+    if (atomic_load(&u->wake_ups))
+        send_wanted(u);
 }
 
 /* Never waits for the lock: whoever has it sends the wake-up, and may be a reader that lets others run first. */
-static void send_wake_up(struct ring *r)
+void mf__uring_wake(struct uring *u)
 {
-    atomic_fetch_add(&r->wake_ups, 1);
-    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&r->submit) == 0; tries--) {
-        mf__ring_unlock(r);
-        if (!atomic_load(&r->wake_ups))
+    atomic_fetch_add(&u->wake_ups, 1);
+    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&u->submit) == 0; tries--) {
+        mf__uring_unlock(u);
+        if (!atomic_load(&u->wake_ups))
             break;
         nap(); /* there was no memory */
     }
 }
 
-void mf__ring_nudge(struct ring *r)
-{
-    /* Until that wake-up is seen all answers that wait are its concern. */
-    if (atomic_exchange(&r->nudged, true))
-        return;
-    count_one(&r->counts.nudges);
-    send_wake_up(r);
-    mf__ring_call(&r->ch);
-}
-
-void mf__ring_wake(struct mf__channel *ch)
-{
-    struct ring *r = ring_of(ch);
-
-    send_wake_up(r);
-    mf__ring_call(&r->ch);
-    tell_followers(r);
-}
-
-void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
-{
-    struct ring *r = ring_of(ch);
-
-    *out = (struct mf__ring_counts){
-        .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
-        .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
-        .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
-        .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
-        .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
-        .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
-    };
-    for (uint32_t i = 0; i < r->count; i++)
-        out->requests += atomic_load_explicit(&r->entries[i].requests, memory_order_relaxed);
-}
-
-int mf__ring_state(struct mf__channel *ch)
-{
-    return atomic_load(&ring_of(ch)->state);
-}
-
-void mf__ring_refuse(struct mf__channel *ch, int error)
-{
-    struct ring *r = ring_of(ch);
-    int state = atomic_load(&r->state);
-
-    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
-        continue;
-    mf__ring_wake(ch);
-}
 
 /* ==== core/transport/uring_system.c ==== */
 /* SPDX-License-Identifier: MIT */
@@ -14851,7 +15294,7 @@ static int find_free(struct place *p, struct mf_vkernel *vk, const char *path)
 }
 
 /* Ask for a new node, and remember the reference that comes with it. */
-static int make(struct place *p, struct mf__vk_ask *ask, uint32_t mode)
+static int vkernel_name_make(struct place *p, struct mf__vk_ask *ask, uint32_t mode)
 {
     struct fuse_entry_out e;
     int rc = mf__vk_make(p->w.vk, ask, mode, &e);
@@ -14871,7 +15314,7 @@ int mf_client_mkdir(struct mf_vkernel *vk, const char *path, uint32_t mode)
         mf__vk_add(&ask, &in, sizeof(in));
         mf__vk_add(&ask, p.name, strlen(p.name) + 1);
         mf__vk_add_ext(vk, &ask);
-        rc = make(&p, &ask, S_IFDIR);
+        rc = vkernel_name_make(&p, &ask, S_IFDIR);
     }
     return vkernel_name_leave(&p, rc);
 }
@@ -14891,7 +15334,7 @@ int mf_client_symlink(struct mf_vkernel *vk, const char *path, const char *targe
         mf__vk_add(&ask, p.name, strlen(p.name) + 1);
         mf__vk_add(&ask, target, strlen(target) + 1);
         mf__vk_add_ext(vk, &ask);
-        rc = make(&p, &ask, S_IFLNK);
+        rc = vkernel_name_make(&p, &ask, S_IFLNK);
     }
     return vkernel_name_leave(&p, rc);
 }
@@ -14933,7 +15376,7 @@ int mf_client_link(struct mf_vkernel *vk, const char *path, const char *newpath)
 
         mf__vk_add(&ask, &in, sizeof(in));
         mf__vk_add(&ask, p.name, strlen(p.name) + 1);
-        rc = make(&p, &ask, old.attr.mode);
+        rc = vkernel_name_make(&p, &ask, old.attr.mode);
     }
     rc = vkernel_name_leave(&p, rc);
     return mf__vk_walk_end(&w, rc);
