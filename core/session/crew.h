@@ -43,8 +43,8 @@ struct mf__crew {
     uint64_t timed, slow;              /* handlers of its members, all in all */
     uint32_t slow_gap;                 /* of those timed, since one waited */
     bool often_slow;
-    int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
-    uint64_t ran_ns;                   /* CPU time of its members when that began */
+    int64_t timed_mean, slow_mean; /* of the last looks: in 1/1024 of one */
+    uint64_t ran_ns;               /* CPU time of its members when that began */
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
     bool taken;      /* a member, at the end of the last one */

@@ -141,8 +141,7 @@ static int uring_map(struct uring *u, const struct mf__uring_params *p)
 
 int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions)
 {
-    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE,
-                                  .cq_entries = completions };
+    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE, .cq_entries = completions };
     int rc;
 
     u->submissions = submissions;

@@ -93,7 +93,7 @@ struct ring {
     _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
     _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
     struct mf__own_ring *_Atomic owns;
-    _Atomic uint32_t orphans; /* own rings with entries that no reader has taken */
+    _Atomic uint32_t orphans;                  /* own rings with entries that no reader has taken */
     _Alignas(MF__CACHE_LINE) _Atomic bool led; /* a thread waits for completions, or is about to */
     _Atomic uint32_t followers;                /* threads that wait to be that one */
     pthread_mutex_t follow;
@@ -165,9 +165,9 @@ void mf__ring_follow(struct ring *r);
 void mf__ring_close(struct mf__channel *ch);
 /* A ring for so many submissions at once, and completions. */
 int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions);
-void mf__uring_release(struct uring *u);           /* maps and descriptor */
+void mf__uring_release(struct uring *u);              /* maps and descriptor */
 void mf__uring_shut(struct ring *r, struct uring *u); /* the same where there may be others */
-void mf__uring_forget(struct uring *u);            /* in a child of fork() */
+void mf__uring_forget(struct uring *u);               /* in a child of fork() */
 
 /* ---- ring_own.c ------------------------------------------------------------------------------------ */
 

@@ -288,4 +288,3 @@ void mf__uring_wake(struct uring *u)
         nap(); /* there was no memory */
     }
 }
-

@@ -26,12 +26,12 @@ struct mf__io {
     size_t recv_size;
     uint8_t *body; /* where the body of the answer may be built; MF__BODY_LEAD before it are the transport's */
     size_t body_size;
-    struct mf__channel *ch; /* where it was received, hence where it is answered */
-    uint64_t commit_id;     /* ring: id to give back; 0 = nothing is in hand */
-    uint32_t entry;         /* ring: index of the entry */
-    uint32_t queue;         /* ring: queue */
-    bool own_thread;        /* ring: the answer comes from a reader of this very channel, */
-    bool receives_next;     /* which is about to receive there: the answer may go out with that */
+    struct mf__channel *ch;   /* where it was received, hence where it is answered */
+    uint64_t commit_id;       /* ring: id to give back; 0 = nothing is in hand */
+    uint32_t entry;           /* ring: index of the entry */
+    uint32_t queue;           /* ring: queue */
+    bool own_thread;          /* ring: the answer comes from a reader of this very channel, */
+    bool receives_next;       /* which is about to receive there: the answer may go out with that */
     struct mf__own_ring *own; /* ring: the reader's own, or NULL; where the answer comes from elsewhere: NULL */
 };
 
@@ -71,7 +71,7 @@ struct mf__transport {
 enum mf__calling {
     MF__CALL_ALWAYS,
     MF__CALL_SLOW, /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
-    MF__OWN_RINGS  /* all, but those who receive on a ring of their own: ring_own.c */
+    MF__OWN_RINGS /* all, but those who receive on a ring of their own: ring_own.c */
 };
 
 /* Of one that waits to take over: time in which a handler that waits is found among such as return at once; */

@@ -2208,12 +2208,12 @@ struct mf__io {
     size_t recv_size;
     uint8_t *body; /* where the body of the answer may be built; MF__BODY_LEAD before it are the transport's */
     size_t body_size;
-    struct mf__channel *ch; /* where it was received, hence where it is answered */
-    uint64_t commit_id;     /* ring: id to give back; 0 = nothing is in hand */
-    uint32_t entry;         /* ring: index of the entry */
-    uint32_t queue;         /* ring: queue */
-    bool own_thread;        /* ring: the answer comes from a reader of this very channel, */
-    bool receives_next;     /* which is about to receive there: the answer may go out with that */
+    struct mf__channel *ch;   /* where it was received, hence where it is answered */
+    uint64_t commit_id;       /* ring: id to give back; 0 = nothing is in hand */
+    uint32_t entry;           /* ring: index of the entry */
+    uint32_t queue;           /* ring: queue */
+    bool own_thread;          /* ring: the answer comes from a reader of this very channel, */
+    bool receives_next;       /* which is about to receive there: the answer may go out with that */
     struct mf__own_ring *own; /* ring: the reader's own, or NULL; where the answer comes from elsewhere: NULL */
 };
 
@@ -2253,7 +2253,7 @@ struct mf__transport {
 enum mf__calling {
     MF__CALL_ALWAYS,
     MF__CALL_SLOW, /* such as waited of late; the answers of others may be kept back, and somebody looks from time to time */
-    MF__OWN_RINGS  /* all, but those who receive on a ring of their own: ring_own.c */
+    MF__OWN_RINGS /* all, but those who receive on a ring of their own: ring_own.c */
 };
 
 /* Of one that waits to take over: time in which a handler that waits is found among such as return at once; */
@@ -2515,8 +2515,8 @@ struct mf__crew {
     uint64_t timed, slow;              /* handlers of its members, all in all */
     uint32_t slow_gap;                 /* of those timed, since one waited */
     bool often_slow;
-    int64_t timed_mean, slow_mean;     /* of the last looks: in 1/1024 of one */
-    uint64_t ran_ns;                   /* CPU time of its members when that began */
+    int64_t timed_mean, slow_mean; /* of the last looks: in 1/1024 of one */
+    uint64_t ran_ns;               /* CPU time of its members when that began */
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
     bool taken;      /* a member, at the end of the last one */
@@ -2998,7 +2998,7 @@ int mf__registry_each(struct mf_session *self, int (*fn)(struct mf_session *s, v
 /* Does it wait on a ring of its own, or will, where it is no help to its crew? */
 static inline bool mf__reader_apart(struct mf__reader *r)
 {
-    struct mf__own_ring *own = atomic_load_explicit(&r->own, memory_order_relaxed);
+    struct mf__own_ring *own = atomic_load_explicit(&r->own, memory_order_acquire);
 
     return own && mf__own_ring_holds(own);
 }
@@ -8002,9 +8002,9 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define MANY 16u /* of a millisecond: another reader is not called before each, and answers may wait for each other */
 #define RARE 256 /* one in so many */
-#define OFTEN_GAP 192u /* handlers that were timed between two that waited: then each reader has a ring of its own, */
+#define OFTEN_GAP 192u  /* handlers that were timed between two that waited: then each reader has a ring of its own, */
 #define SELDOM_GAP 512u /* and after so many without one it has not: to answer several at once is worth as much */
-#define MEAN_LOOKS 64 /* over which it is judged how many handlers wait */
+#define MEAN_LOOKS 64   /* over which it is judged how many handlers wait */
 #define LOOKS_BETWEEN 3u
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
 #define WINDOW_MAX 8192u /* ticks */
@@ -8117,6 +8117,16 @@ static void take_from_others(struct mf_session *s, struct mf__crew *poor)
     }
 }
 
+/* Who waits on a ring of his own may be there in vain for ever: he is not one of those that are meant to be enough. */
+static uint32_t most_readers(struct mf_session *s)
+{
+    uint32_t most = s->reader_limit;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        most += mf__reader_apart(s->readers[i]);
+    return most < MF__MAX_READERS ? most : MF__MAX_READERS;
+}
+
 /* A parked reader, or a new one, becomes a member. false: there is none at the moment. */
 static bool session_monitor_grow(struct mf_session *s, struct mf__crew *c)
 {
@@ -8127,7 +8137,7 @@ static bool session_monitor_grow(struct mf_session *s, struct mf__crew *c)
     full = atomic_load(&c->members) >= c->most || atomic_load(&s->ending);
     if (!full)
         r = parked(s, c);
-    if (!r && !full && atomic_load(&s->reader_count) < s->reader_limit)
+    if (!r && !full && atomic_load(&s->reader_count) < most_readers(s))
         fresh = mf__reader_add(s, c->ring == NULL, &r) == 0;
     if (r) {
         atomic_fetch_add(&c->limit, 1);
@@ -8849,18 +8859,19 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define CATCH_UP 10         /* nice values below its own, for a look or longer: see wanted_nice() */
 #define LOOK_NS 24000000u   /* between two looks */
 #define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
-#define LONG_WAIT_WOKEN_NS 120000u /* where handlers wait, and each request wakes a reader: 20 to 95 µs with 16 that sleep 1 ms */
-#define WAIT_PER_BYTE_NS 2u        /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
-#define LONG_WAKE_NS 2000000u      /* in all, for a reader to get to run for the first request after a pause */
-#define LONG_LOOKS 2u              /* in a row */
-#define WINDOW_NS 64000000u        /* over which idle time is looked at */
-#define STREAM_BYTES 32768u        /* of a request, on the mean: its client's copying is what takes the CPUs */
-#define STREAM_REQUESTS 8u         /* between two looks */
-#define MANY_FOREIGN 16u           /* answers between two looks: other threads give them, beside or by way of readers */
-#define APART_NS MF_SECOND         /* before it is seen whether yielding would do */
-#define APART_LOOKS 3u             /* in a row */
-#define ENOUGH_TURNS 16u           /* below this a window says nothing */
-#define HOLD_NS (MF_SECOND / 4)    /* at first, before it tries again; doubled each time that goes wrong */
+#define LONG_WAIT_WOKEN_NS \
+    120000u /* where handlers wait, and each request wakes a reader: 20 to 95 µs with 16 that sleep 1 ms */
+#define WAIT_PER_BYTE_NS 2u     /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
+#define LONG_WAKE_NS 2000000u   /* in all, for a reader to get to run for the first request after a pause */
+#define LONG_LOOKS 2u           /* in a row */
+#define WINDOW_NS 64000000u     /* over which idle time is looked at */
+#define STREAM_BYTES 32768u     /* of a request, on the mean: its client's copying is what takes the CPUs */
+#define STREAM_REQUESTS 8u      /* between two looks */
+#define MANY_FOREIGN 16u        /* answers between two looks: other threads give them, beside or by way of readers */
+#define APART_NS MF_SECOND      /* before it is seen whether yielding would do */
+#define APART_LOOKS 3u          /* in a row */
+#define ENOUGH_TURNS 16u        /* below this a window says nothing */
+#define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
 #define RESTORE_TRIES 40         /* of 5 ms: twice as long as the kernel may refuse it */
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
@@ -10969,13 +10980,14 @@ static int write_ring(struct mf_session *s, uint32_t ring, int fd)
         mf__ring_counts(s->rings[ring], &n);
     return write_line(
         fd, line,
-        snprintf(line, sizeof(line),
-                 "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"behind\":%llu,\"waits\":%llu,\"batches\":%llu,"
-                 "\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
-                 ring, atomic_load(&c->members), (unsigned long long)n.requests, (unsigned long long)n.behind,
-                 (unsigned long long)n.waits, (unsigned long long)n.batches, (unsigned long long)n.calls,
-                 (unsigned long long)n.blocked, (unsigned long long)n.nudges,
-                 (unsigned long long)atomic_load(&c->growths), (unsigned long long)atomic_load(&c->shrinks)));
+        snprintf(
+            line, sizeof(line),
+            "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"behind\":%llu,\"own\":%llu,\"waits\":%llu,"
+            "\"batches\":%llu,\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
+            ring, atomic_load(&c->members), (unsigned long long)n.requests, (unsigned long long)n.behind,
+            (unsigned long long)n.own, (unsigned long long)n.waits, (unsigned long long)n.batches,
+            (unsigned long long)n.calls, (unsigned long long)n.blocked, (unsigned long long)n.nudges,
+            (unsigned long long)atomic_load(&c->growths), (unsigned long long)atomic_load(&c->shrinks)));
 }
 
 static int write_device(struct mf_session *s, int fd)
@@ -12435,7 +12447,7 @@ struct ring {
     _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
     _Atomic uint32_t gone;    /* entries that the kernel gave back for good */
     struct mf__own_ring *_Atomic owns;
-    _Atomic uint32_t orphans; /* own rings with entries that no reader has taken */
+    _Atomic uint32_t orphans;                  /* own rings with entries that no reader has taken */
     _Alignas(MF__CACHE_LINE) _Atomic bool led; /* a thread waits for completions, or is about to */
     _Atomic uint32_t followers;                /* threads that wait to be that one */
     pthread_mutex_t follow;
@@ -12507,9 +12519,9 @@ void mf__ring_follow(struct ring *r);
 void mf__ring_close(struct mf__channel *ch);
 /* A ring for so many submissions at once, and completions. */
 int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions);
-void mf__uring_release(struct uring *u);           /* maps and descriptor */
+void mf__uring_release(struct uring *u);              /* maps and descriptor */
 void mf__uring_shut(struct ring *r, struct uring *u); /* the same where there may be others */
-void mf__uring_forget(struct uring *u);            /* in a child of fork() */
+void mf__uring_forget(struct uring *u);               /* in a child of fork() */
 
 /* ---- ring_own.c ------------------------------------------------------------------------------------ */
 
@@ -13327,8 +13339,7 @@ static int uring_map(struct uring *u, const struct mf__uring_params *p)
 
 int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions)
 {
-    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE,
-                                  .cq_entries = completions };
+    struct mf__uring_params p = { .flags = MF__URING_SETUP_SQE128 | MF__URING_SETUP_CQSIZE, .cq_entries = completions };
     int rc;
 
     u->submissions = submissions;
@@ -13879,7 +13890,6 @@ void mf__uring_wake(struct uring *u)
         nap(); /* there was no memory */
     }
 }
-
 
 /* ==== core/transport/uring_system.c ==== */
 /* SPDX-License-Identifier: MIT */
