@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "mount_site.h"
+#include "transport/ring.h"
 
 #define CLIENTS 4
 
@@ -18,7 +19,6 @@ static void setup(void)
 {
     site_begin();
     fs_init(&rig);
-    rig.opts.uring = MF_URING_OFF;
     rig.opts.readers = 3;
 }
 
@@ -32,10 +32,24 @@ static void start_load(void)
         clients[i] = site_start(site_load, NULL);
 }
 
+static void end_load_with(int other)
+{
+    for (int i = 0; i < CLIENTS; i++) {
+        int rc = site_end(clients[i]);
+
+        cr_expect(rc == 0 || rc == other, "client %d: %d", i, rc);
+    }
+}
+
 static void end_load(void)
 {
-    for (int i = 0; i < CLIENTS; i++)
-        cr_expect_eq(site_end(clients[i]), 0, "client %d", i);
+    end_load_with(0);
+}
+
+/* A thread that dies fails what the kernel is about to hand to it over a ring. */
+static void end_load_of_killed(void)
+{
+    end_load_with(ECANCELED);
 }
 
 /* Requests are really under way. */
@@ -169,7 +183,6 @@ Test(session_ends, stop_and_umount_at_the_same_time)
         pid_t other;
 
         fs_init(&rig);
-        rig.opts.uring = MF_URING_OFF;
         rig.opts.readers = 2;
         site_serve(&rig);
         cr_expect_eq(site_run(site_stat_root, NULL), 0);
@@ -180,6 +193,95 @@ Test(session_ends, stop_and_umount_at_the_same_time)
         cr_expect_not(site_mounted());
         fs_end(&rig);
     }
+}
+
+/* ---- while readers wait on rings of their own ------------------------------------------------------------------------ */
+
+static int32_t wait_a_little(struct mf_call *c, struct fs_rig *r)
+{
+    (void)r;
+    if (c->op == MF_OP_READ)
+        usleep(1000);
+    return FS_DEFAULT;
+}
+
+static uint64_t came_on_own_rings(void)
+{
+    uint64_t sum = 0;
+
+    pthread_mutex_lock(&rig.s->lock); /* the rings go at the end */
+    for (uint32_t i = 0; i < rig.s->ring_count; i++) {
+        struct mf__ring_counts n;
+
+        mf__ring_counts(rig.s->rings[i], &n);
+        sum += n.own;
+    }
+    pthread_mutex_unlock(&rig.s->lock);
+    return sum;
+}
+
+static void readers_on_own_rings(void)
+{
+    rig.opts.readers = 0;
+    rig.script = wait_a_little;
+    site_serve(&rig);
+    if (!rig.s->ring_count) {
+        fs_end(&rig);
+        cr_skip_test("needs the fuse module's parameter enable_uring to be on");
+    }
+    start_load();
+    FS_UNTIL(came_on_own_rings() > 300);
+}
+
+/* The last one comes in the middle of the load, the others when it is over and readers wait in vain. */
+Test(session_ends, readers_on_rings_of_their_own_are_stopped)
+{
+    for (int i = 0; i < 3; i++) {
+        fs_init(&rig);
+        readers_on_own_rings();
+        for (int c = 0; c < CLIENTS && i < 2; c++)
+            kill(clients[c], SIGKILL);
+        if (i == 0)
+            usleep(300000);
+        cr_expect_eq(fs_stop(&rig), 0);
+        for (int c = 0; c < CLIENTS; c++)
+            cr_expect_eq(site_end(clients[c]), i < 2 ? SITE_KILLED + SIGKILL : 0);
+        cr_expect_not(site_mounted());
+        fs_end(&rig);
+    }
+}
+
+Test(session_ends, readers_on_rings_of_their_own_see_an_umount)
+{
+    readers_on_own_rings();
+    cr_expect_eq(site_run(unmount_lazily, NULL), 0);
+    end_load();
+    cr_expect_eq(fs_join(&rig), 0, "%d", rig.result);
+    cr_expect_not(site_mounted());
+    fs_end(&rig);
+}
+
+Test(session_ends, readers_on_rings_of_their_own_see_an_abort)
+{
+    readers_on_own_rings();
+    cr_expect_eq(site_abort(fs_info(&rig).connection), 0);
+    cr_expect_eq(fs_join(&rig), -ECONNABORTED);
+    end_load();
+    cr_expect_not(site_mounted());
+    fs_end(&rig);
+}
+
+Test(session_ends, readers_on_rings_of_their_own_die_with_the_server)
+{
+    struct mf_session_opts o = { .size = sizeof(o) };
+    pid_t server = site_server(&o, wait_a_little);
+
+    start_load();
+    usleep(500000);
+    kill(server, SIGKILL);
+    cr_expect_eq(site_end(server), SITE_KILLED + SIGKILL);
+    end_load_of_killed();
+    umount2(site_point, MNT_DETACH);
 }
 
 /* What is mounted there afterwards is somebody else's. */
@@ -216,9 +318,7 @@ Test(session_ends, stop_with_a_handler_that_waits_too_long)
 
 Test(session_ends, stop_with_a_handler_that_never_ends)
 {
-    struct mf_session_opts o = {
-        .size = sizeof(o), .readers = 2, .stop_timeout_ms = 200, .flags = MF_OPT_SIGNALS, .uring = MF_URING_OFF
-    };
+    struct mf_session_opts o = { .size = sizeof(o), .readers = 2, .stop_timeout_ms = 200, .flags = MF_OPT_SIGNALS };
     pid_t server = site_server(&o, NULL);
     pid_t blocked = site_start(site_read_gate, NULL);
 
@@ -235,8 +335,7 @@ static void signalled(int sig, uint32_t flags)
 {
     struct mf_session_opts o = { .size = sizeof(o),
                                  .readers = flags & MF_OPT_INLINE ? 1 : 3,
-                                 .flags = MF_OPT_SIGNALS | flags,
-                                 .uring = MF_URING_OFF };
+                                 .flags = MF_OPT_SIGNALS | flags };
     pid_t server = site_server(&o, NULL);
 
     cr_expect_eq(site_run(site_walk, NULL), 0);
@@ -272,7 +371,7 @@ Test(session_ends, sigterm_on_the_calling_thread)
 
 Test(session_ends, a_killed_server_leaves_errors_and_no_waiting)
 {
-    struct mf_session_opts o = { .size = sizeof(o), .readers = 3, .uring = MF_URING_OFF };
+    struct mf_session_opts o = { .size = sizeof(o), .readers = 3 };
     pid_t server = site_server(&o, NULL);
     pid_t blocked = site_start(site_read_gate, NULL);
 
@@ -280,7 +379,7 @@ Test(session_ends, a_killed_server_leaves_errors_and_no_waiting)
     usleep(200000);
     kill(server, SIGKILL);
     cr_expect_eq(site_end(server), SITE_KILLED + SIGKILL);
-    end_load();
+    end_load_of_killed();
     cr_expect_eq(site_end(blocked), ECONNABORTED);
     cr_expect(site_mounted(), "nobody was there to unmount it");
     cr_expect_eq(site_run(site_stat_root, NULL), ENOTCONN);
@@ -289,9 +388,7 @@ Test(session_ends, a_killed_server_leaves_errors_and_no_waiting)
 
 Test(session_ends, a_killed_servers_mount_is_removed_where_asked_for)
 {
-    struct mf_session_opts o = {
-        .size = sizeof(o), .readers = 3, .mount_options = "auto_unmount", .uring = MF_URING_OFF
-    };
+    struct mf_session_opts o = { .size = sizeof(o), .readers = 3, .mount_options = "auto_unmount" };
     pid_t server = site_server(&o, NULL);
 
     cr_expect_eq(site_run(site_walk, NULL), 0);
@@ -299,7 +396,7 @@ Test(session_ends, a_killed_servers_mount_is_removed_where_asked_for)
     usleep(100000);
     kill(server, SIGKILL);
     cr_expect_eq(site_end(server), SITE_KILLED + SIGKILL);
-    end_load();
+    end_load_of_killed();
     cr_expect(site_gone(), "auto_unmount left the mount");
 }
 
@@ -322,7 +419,7 @@ static int change_mode(void *arg)
 
 Test(session_ends, a_server_that_exits_in_a_handler)
 {
-    struct mf_session_opts o = { .size = sizeof(o), .readers = 2, .uring = MF_URING_OFF };
+    struct mf_session_opts o = { .size = sizeof(o), .readers = 2 };
     pid_t server = site_server(&o, exit_on_setattr);
     int rc;
 
@@ -459,6 +556,7 @@ Test(session_ends, a_cancelled_reader_is_replaced)
     cr_skip_test("ThreadSanitizer cannot follow a cancelled thread");
 #endif
     rig.script = wait_to_be_cancelled;
+    rig.opts.uring = MF_URING_OFF; /* waiting for a ring is no place to be cancelled at */
     site_serve(&rig);
     for (unsigned i = 1; i <= 3; i++) {
         pid_t client = site_start(read_gate_expecting_eio, NULL);
