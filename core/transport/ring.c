@@ -161,7 +161,7 @@ static int again(struct ring *r, struct mf__own_ring *own, uint32_t index)
 
     if (r->entries[index].commit_id) {
         rc = mf__ring_commit(r, into(r, own), index);
-        return passing(rc) ? 0 : rc;
+        return rc > 0 || passing(rc) ? 0 : rc;
     }
     do {
         nap();
@@ -246,9 +246,10 @@ bool mf__ring_has_more(struct mf__channel *ch)
     return may_hold(ring_of(ch));
 }
 
+/* For somebody who submits them: they are not left to one who is about to. */
 static inline bool answers_wait(const struct uring *u)
 {
-    return atomic_load_explicit(&u->waiting, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&u->waiting, memory_order_relaxed) != 0 && !atomic_load(&u->left);
 }
 
 static inline int submit_waiting(struct ring *r, struct uring *u)
@@ -258,7 +259,7 @@ static inline int submit_waiting(struct ring *r, struct uring *u)
     leave(r);
     rc = mf__ring_commit_waiting(r, u);
     if (!passing(rc))
-        return rc;
+        return rc > 0 ? 0 : rc;
     nap();
     return -EINTR;
 }

@@ -59,6 +59,7 @@ struct uring {
     _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
     _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
     _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
+    _Atomic bool left;         /* some of them are for whoever has the lock */
     _Atomic bool shut;
 };
 
@@ -144,7 +145,10 @@ extern const struct mf__transport mf__ring_transport;
 int mf__ring_register(struct ring *r);
 /* The kernel wants an entry's first command once more. */
 int mf__ring_register_again(struct ring *r, uint32_t index);
-/* Send the answer that lies in an entry. 0; an error: it waits for the next receive, unless the ring is shut. */
+/*
+ * Send the answer that lies in an entry. 0; MF__SENT_LATER: another reader does that, who is just sending some; an error: it
+ * waits for the next receive, unless the ring is shut.
+ */
 int mf__ring_commit(struct ring *r, struct uring *u, uint32_t index);
 /* Let an answer wait for mf__ring_commit_waiting(), which is for a task that lives as long as the ring. */
 void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index);

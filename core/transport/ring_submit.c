@@ -165,86 +165,7 @@ int mf__ring_register_again(struct ring *r, uint32_t index)
     return rc;
 }
 
-/* ---- commits and wake-ups -------------------------------------------------------------------------- */
-
-void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index)
-{
-    uint32_t head = atomic_load_explicit(&u->waiting, memory_order_relaxed);
-
-    do {
-        r->entries[index].next_commit = head;
-    } while (!atomic_compare_exchange_weak_explicit(&u->waiting, &head, index + 1, memory_order_acq_rel,
-                                                    memory_order_relaxed));
-}
-
-static MF__FLAT int commit_one(struct ring *r, struct uring *u, uint32_t index)
-{
-    int rc = -ENODEV;
-
-    pthread_mutex_lock(&u->submit);
-    if (!atomic_load_explicit(&u->shut, memory_order_relaxed)) {
-        next_commit(r, u, index);
-        rc = submit(u);
-        if (rc < 0)
-            mf__ring_let_wait(r, u, index);
-    }
-    mf__uring_unlock(u);
-    return rc;
-}
-
-int mf__ring_commit(struct ring *r, struct uring *u, uint32_t index)
-{
-    return commit_one(r, u, index);
-}
-
-/* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
-static int commit_some(struct ring *r, struct uring *u, uint32_t *next)
-{
-    uint32_t batch[SUBMISSIONS];
-    uint32_t n = 0;
-    int rc = -ENODEV;
-
-    pthread_mutex_lock(&u->submit);
-    if (!atomic_load_explicit(&u->shut, memory_order_relaxed)) {
-        for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
-            batch[n] = *next - 1;
-            next_commit(r, u, batch[n]);
-        }
-        if (n > 1)
-            count_one(&r->counts.batches);
-        rc = submit(u);
-        for (uint32_t i = u->taken; i < n; i++)
-            mf__ring_let_wait(r, u, batch[i]);
-    }
-    mf__uring_unlock(u);
-    return rc;
-}
-
-MF__COLD static int commit_list(struct ring *r, struct uring *u, uint32_t next)
-{
-    int rc = 0;
-
-    while (next) {
-        uint32_t before = next;
-        int one = commit_some(r, u, &next);
-
-        if (one == -ENODEV && next == before)
-            return one;
-        if (one < 0)
-            rc = one;
-    }
-    return rc;
-}
-
-int mf__ring_commit_waiting(struct ring *r, struct uring *u)
-{
-    uint32_t first = atomic_exchange_explicit(&u->waiting, 0, memory_order_acq_rel);
-
-    atomic_store_explicit(&u->held, 0, memory_order_relaxed);
-    if (first && !r->entries[first - 1].next_commit)
-        return commit_one(r, u, first - 1);
-    return commit_list(r, u, first);
-}
+/* ---- the lock -------------------------------------------------------------------------------------- */
 
 /* One that wakes whoever waits for completions. 0, -ENODEV: shut; or no memory. Lock held. */
 static int submit_wake(struct uring *u)
@@ -270,7 +191,7 @@ MF__COLD static void send_wanted(struct uring *u)
     }
 }
 
-void mf__uring_unlock(struct uring *u)
+static inline void release(struct uring *u)
 {
     pthread_mutex_unlock(&u->submit);
     if (atomic_load(&u->wake_ups))
@@ -280,11 +201,133 @@ void mf__uring_unlock(struct uring *u)
 /* Never waits for the lock: whoever has it sends the wake-up, and may be a reader that lets others run first. */
 void mf__uring_wake(struct uring *u)
 {
-    atomic_fetch_add(&u->wake_ups, 1);
-    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&u->submit) == 0; tries--) {
-        mf__uring_unlock(u);
-        if (!atomic_load(&u->wake_ups))
-            break;
-        nap(); /* there was no memory */
+    do {
+        atomic_fetch_add(&u->wake_ups, 1);
+        for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&u->submit) == 0; tries--) {
+            release(u);
+            if (!atomic_load(&u->wake_ups))
+                break;
+            nap(); /* there was no memory */
+        }
+    } while (atomic_exchange(&u->left, false)); /* while the lock was here: who is woken sends these */
+}
+
+void mf__uring_unlock(struct uring *u)
+{
+    release(u);
+    if (atomic_load(&u->left))
+        mf__uring_wake(u);
+}
+
+/*
+ * For answers that are in the list. Who has the lock may be a reader that lets others run first, and gives it back and
+ * takes it again faster than one who waits for it can be woken: some waited for a fifth of a second. So nobody waits, but
+ * leaves his answers to him.
+ */
+static bool lock_or_leave(struct uring *u)
+{
+    if (pthread_mutex_trylock(&u->submit) == 0)
+        return true;
+    atomic_store(&u->left, true);
+    return pthread_mutex_trylock(&u->submit) == 0; /* else he has not given it back since, and sees it then */
+}
+
+/* ---- commits --------------------------------------------------------------------------------------- */
+
+void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index)
+{
+    uint32_t head = atomic_load_explicit(&u->waiting, memory_order_relaxed);
+
+    do {
+        r->entries[index].next_commit = head;
+    } while (!atomic_compare_exchange_weak_explicit(&u->waiting, &head, index + 1, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+}
+
+/* With the lock held, like what follows. */
+static MF__FLAT int commit_one(struct ring *r, struct uring *u, uint32_t index)
+{
+    int rc;
+
+    if (atomic_load_explicit(&u->shut, memory_order_relaxed))
+        return -ENODEV;
+    next_commit(r, u, index);
+    rc = submit(u);
+    if (rc < 0)
+        mf__ring_let_wait(r, u, index);
+    return rc;
+}
+
+/* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
+static int commit_some(struct ring *r, struct uring *u, uint32_t *next)
+{
+    uint32_t batch[SUBMISSIONS];
+    uint32_t n = 0;
+    int rc;
+
+    for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
+        batch[n] = *next - 1;
+        next_commit(r, u, batch[n]);
     }
+    if (n > 1)
+        count_one(&r->counts.batches);
+    rc = submit(u);
+    for (uint32_t i = u->taken; i < n; i++)
+        mf__ring_let_wait(r, u, batch[i]);
+    return rc;
+}
+
+MF__COLD static int commit_list(struct ring *r, struct uring *u, uint32_t next)
+{
+    int rc = 0;
+
+    while (next && !atomic_load_explicit(&u->shut, memory_order_relaxed)) {
+        int one = commit_some(r, u, &next);
+
+        if (one < 0)
+            rc = one;
+    }
+    return next ? -ENODEV : rc;
+}
+
+static MF__FLAT int commit_all(struct ring *r, struct uring *u)
+{
+    uint32_t first;
+
+    if (atomic_load(&u->left))
+        atomic_store(&u->left, false); /* before the list is taken: who adds to it later looks again */
+    first = atomic_exchange_explicit(&u->waiting, 0, memory_order_acq_rel);
+    atomic_store_explicit(&u->held, 0, memory_order_relaxed);
+    if (first && !r->entries[first - 1].next_commit)
+        return commit_one(r, u, first - 1);
+    return commit_list(r, u, first);
+}
+
+int mf__ring_commit_waiting(struct ring *r, struct uring *u)
+{
+    int rc = 0, one;
+
+    do {
+        if (!lock_or_leave(u))
+            return rc ? rc : MF__SENT_LATER;
+        one = commit_all(r, u);
+        release(u);
+        rc = one < 0 ? one : rc;
+    } while (atomic_load(&u->left));
+    return rc;
+}
+
+int mf__ring_commit(struct ring *r, struct uring *u, uint32_t index)
+{
+    int rc;
+
+    if (pthread_mutex_trylock(&u->submit) != 0) {
+        mf__ring_let_wait(r, u, index);
+        return mf__ring_commit_waiting(r, u);
+    }
+    rc = commit_one(r, u, index);
+    release(u);
+    if (atomic_load(&u->left))
+        (void)mf__ring_commit_waiting(r, u);
+    return rc;
 }

@@ -65,7 +65,8 @@ struct mf__transport {
     void (*close)(struct mf__channel *ch);
 };
 
-#define MF__SENT_LATER 1 /* the answer lies where it belongs, and goes out with the thread's next receive */
+/* The answer lies where it belongs, and goes out with the thread's next receive, or with another one's answer. */
+#define MF__SENT_LATER 1
 
 /* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
 enum mf__calling {
