@@ -2247,7 +2247,8 @@ struct mf__transport {
     void (*close)(struct mf__channel *ch);
 };
 
-#define MF__SENT_LATER 1 /* the answer lies where it belongs, and goes out with the thread's next receive */
+/* The answer lies where it belongs, and goes out with the thread's next receive, or with another one's answer. */
+#define MF__SENT_LATER 1
 
 /* Ring: before which handlers the one who waits for requests calls another one to wait in his place. */
 enum mf__calling {
@@ -12413,6 +12414,7 @@ struct uring {
     _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
     _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
     _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
+    _Atomic bool left;         /* some of them are for whoever has the lock */
     _Atomic bool shut;
 };
 
@@ -12498,7 +12500,10 @@ extern const struct mf__transport mf__ring_transport;
 int mf__ring_register(struct ring *r);
 /* The kernel wants an entry's first command once more. */
 int mf__ring_register_again(struct ring *r, uint32_t index);
-/* Send the answer that lies in an entry. 0; an error: it waits for the next receive, unless the ring is shut. */
+/*
+ * Send the answer that lies in an entry. 0; MF__SENT_LATER: another reader does that, who is just sending some; an error: it
+ * waits for the next receive, unless the ring is shut.
+ */
 int mf__ring_commit(struct ring *r, struct uring *u, uint32_t index);
 /* Let an answer wait for mf__ring_commit_waiting(), which is for a task that lives as long as the ring. */
 void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index);
@@ -12667,7 +12672,7 @@ static int again(struct ring *r, struct mf__own_ring *own, uint32_t index)
 
     if (r->entries[index].commit_id) {
         rc = mf__ring_commit(r, into(r, own), index);
-        return passing(rc) ? 0 : rc;
+        return rc > 0 || passing(rc) ? 0 : rc;
     }
     do {
         nap();
@@ -12752,9 +12757,10 @@ bool mf__ring_has_more(struct mf__channel *ch)
     return may_hold(ring_of(ch));
 }
 
+/* For somebody who submits them: they are not left to one who is about to. */
 static inline bool answers_wait(const struct uring *u)
 {
-    return atomic_load_explicit(&u->waiting, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&u->waiting, memory_order_relaxed) != 0 && !atomic_load(&u->left);
 }
 
 static inline int submit_waiting(struct ring *r, struct uring *u)
@@ -12764,7 +12770,7 @@ static inline int submit_waiting(struct ring *r, struct uring *u)
     transport_ring_leave(r);
     rc = mf__ring_commit_waiting(r, u);
     if (!passing(rc))
-        return rc;
+        return rc > 0 ? 0 : rc;
     nap();
     return -EINTR;
 }
@@ -13767,86 +13773,7 @@ int mf__ring_register_again(struct ring *r, uint32_t index)
     return rc;
 }
 
-/* ---- commits and wake-ups -------------------------------------------------------------------------- */
-
-void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index)
-{
-    uint32_t head = atomic_load_explicit(&u->waiting, memory_order_relaxed);
-
-    do {
-        r->entries[index].next_commit = head;
-    } while (!atomic_compare_exchange_weak_explicit(&u->waiting, &head, index + 1, memory_order_acq_rel,
-                                                    memory_order_relaxed));
-}
-
-static MF__FLAT int commit_one(struct ring *r, struct uring *u, uint32_t index)
-{
-    int rc = -ENODEV;
-
-    pthread_mutex_lock(&u->submit);
-    if (!atomic_load_explicit(&u->shut, memory_order_relaxed)) {
-        next_commit(r, u, index);
-        rc = transport_ring_submit_submit(u);
-        if (rc < 0)
-            mf__ring_let_wait(r, u, index);
-    }
-    mf__uring_unlock(u);
-    return rc;
-}
-
-int mf__ring_commit(struct ring *r, struct uring *u, uint32_t index)
-{
-    return commit_one(r, u, index);
-}
-
-/* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
-static int commit_some(struct ring *r, struct uring *u, uint32_t *next)
-{
-    uint32_t batch[SUBMISSIONS];
-    uint32_t n = 0;
-    int rc = -ENODEV;
-
-    pthread_mutex_lock(&u->submit);
-    if (!atomic_load_explicit(&u->shut, memory_order_relaxed)) {
-        for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
-            batch[n] = *next - 1;
-            next_commit(r, u, batch[n]);
-        }
-        if (n > 1)
-            count_one(&r->counts.batches);
-        rc = transport_ring_submit_submit(u);
-        for (uint32_t i = u->taken; i < n; i++)
-            mf__ring_let_wait(r, u, batch[i]);
-    }
-    mf__uring_unlock(u);
-    return rc;
-}
-
-MF__COLD static int commit_list(struct ring *r, struct uring *u, uint32_t next)
-{
-    int rc = 0;
-
-    while (next) {
-        uint32_t before = next;
-        int one = commit_some(r, u, &next);
-
-        if (one == -ENODEV && next == before)
-            return one;
-        if (one < 0)
-            rc = one;
-    }
-    return rc;
-}
-
-int mf__ring_commit_waiting(struct ring *r, struct uring *u)
-{
-    uint32_t first = atomic_exchange_explicit(&u->waiting, 0, memory_order_acq_rel);
-
-    atomic_store_explicit(&u->held, 0, memory_order_relaxed);
-    if (first && !r->entries[first - 1].next_commit)
-        return commit_one(r, u, first - 1);
-    return commit_list(r, u, first);
-}
+/* ---- the lock -------------------------------------------------------------------------------------- */
 
 /* One that wakes whoever waits for completions. 0, -ENODEV: shut; or no memory. Lock held. */
 static int submit_wake(struct uring *u)
@@ -13872,7 +13799,7 @@ MF__COLD static void send_wanted(struct uring *u)
     }
 }
 
-void mf__uring_unlock(struct uring *u)
+static inline void release(struct uring *u)
 {
     pthread_mutex_unlock(&u->submit);
     if (atomic_load(&u->wake_ups))
@@ -13882,13 +13809,135 @@ void mf__uring_unlock(struct uring *u)
 /* Never waits for the lock: whoever has it sends the wake-up, and may be a reader that lets others run first. */
 void mf__uring_wake(struct uring *u)
 {
-    atomic_fetch_add(&u->wake_ups, 1);
-    for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&u->submit) == 0; tries--) {
-        mf__uring_unlock(u);
-        if (!atomic_load(&u->wake_ups))
-            break;
-        nap(); /* there was no memory */
+    do {
+        atomic_fetch_add(&u->wake_ups, 1);
+        for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&u->submit) == 0; tries--) {
+            release(u);
+            if (!atomic_load(&u->wake_ups))
+                break;
+            nap(); /* there was no memory */
+        }
+    } while (atomic_exchange(&u->left, false)); /* while the lock was here: who is woken sends these */
+}
+
+void mf__uring_unlock(struct uring *u)
+{
+    release(u);
+    if (atomic_load(&u->left))
+        mf__uring_wake(u);
+}
+
+/*
+ * For answers that are in the list. Who has the lock may be a reader that lets others run first, and gives it back and
+ * takes it again faster than one who waits for it can be woken: some waited for a fifth of a second. So nobody waits, but
+ * leaves his answers to him.
+ */
+static bool lock_or_leave(struct uring *u)
+{
+    if (pthread_mutex_trylock(&u->submit) == 0)
+        return true;
+    atomic_store(&u->left, true);
+    return pthread_mutex_trylock(&u->submit) == 0; /* else he has not given it back since, and sees it then */
+}
+
+/* ---- commits --------------------------------------------------------------------------------------- */
+
+void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index)
+{
+    uint32_t head = atomic_load_explicit(&u->waiting, memory_order_relaxed);
+
+    do {
+        r->entries[index].next_commit = head;
+    } while (!atomic_compare_exchange_weak_explicit(&u->waiting, &head, index + 1, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+}
+
+/* With the lock held, like what follows. */
+static MF__FLAT int commit_one(struct ring *r, struct uring *u, uint32_t index)
+{
+    int rc;
+
+    if (atomic_load_explicit(&u->shut, memory_order_relaxed))
+        return -ENODEV;
+    next_commit(r, u, index);
+    rc = transport_ring_submit_submit(u);
+    if (rc < 0)
+        mf__ring_let_wait(r, u, index);
+    return rc;
+}
+
+/* As many of a list as go into one submission; *next receives the rest. What fails waits again. */
+static int commit_some(struct ring *r, struct uring *u, uint32_t *next)
+{
+    uint32_t batch[SUBMISSIONS];
+    uint32_t n = 0;
+    int rc;
+
+    for (; *next && n < SUBMISSIONS; *next = r->entries[batch[n++]].next_commit) {
+        batch[n] = *next - 1;
+        next_commit(r, u, batch[n]);
     }
+    if (n > 1)
+        count_one(&r->counts.batches);
+    rc = transport_ring_submit_submit(u);
+    for (uint32_t i = u->taken; i < n; i++)
+        mf__ring_let_wait(r, u, batch[i]);
+    return rc;
+}
+
+MF__COLD static int commit_list(struct ring *r, struct uring *u, uint32_t next)
+{
+    int rc = 0;
+
+    while (next && !atomic_load_explicit(&u->shut, memory_order_relaxed)) {
+        int one = commit_some(r, u, &next);
+
+        if (one < 0)
+            rc = one;
+    }
+    return next ? -ENODEV : rc;
+}
+
+static MF__FLAT int commit_all(struct ring *r, struct uring *u)
+{
+    uint32_t first;
+
+    if (atomic_load(&u->left))
+        atomic_store(&u->left, false); /* before the list is taken: who adds to it later looks again */
+    first = atomic_exchange_explicit(&u->waiting, 0, memory_order_acq_rel);
+    atomic_store_explicit(&u->held, 0, memory_order_relaxed);
+    if (first && !r->entries[first - 1].next_commit)
+        return commit_one(r, u, first - 1);
+    return commit_list(r, u, first);
+}
+
+int mf__ring_commit_waiting(struct ring *r, struct uring *u)
+{
+    int rc = 0, one;
+
+    do {
+        if (!lock_or_leave(u))
+            return rc ? rc : MF__SENT_LATER;
+        one = commit_all(r, u);
+        release(u);
+        rc = one < 0 ? one : rc;
+    } while (atomic_load(&u->left));
+    return rc;
+}
+
+int mf__ring_commit(struct ring *r, struct uring *u, uint32_t index)
+{
+    int rc;
+
+    if (pthread_mutex_trylock(&u->submit) != 0) {
+        mf__ring_let_wait(r, u, index);
+        return mf__ring_commit_waiting(r, u);
+    }
+    rc = commit_one(r, u, index);
+    release(u);
+    if (atomic_load(&u->left))
+        (void)mf__ring_commit_waiting(r, u);
+    return rc;
 }
 
 /* ==== core/transport/uring_system.c ==== */
