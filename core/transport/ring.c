@@ -10,12 +10,14 @@
  * EINTR where signal(7) says that it is never restarted, as for epoll_wait(2).)
  *
  * Several threads submit, so the submission side has a lock. Under it commands are submitted at once or taken
- * back: between two holders the submission queue is empty. Completions are claimed one by one with a
- * compare-and-swap on the ring's head: a thread never holds one that it is not about to handle.
+ * back: between two holders the submission queue is empty. Who finds it taken leaves his answer to who has it.
+ * Completions are claimed one by one with a compare-and-swap on the ring's head: a thread never holds one that it is
+ * not about to handle.
  *
  * One thread at a time waits for completions, since the kernel would wake all who do for each. The others follow: one
  * of them is called when the first has taken a request whose handler may wait, or leaves. While handlers return at
- * once nobody is called, and one thread does it all; should a handler wait then, a follower finds out.
+ * once nobody is called, and one thread does it all; should a handler wait then, a follower finds out. Where handlers
+ * wait often each thread has a ring of its own beside this one: ring_own.c.
  *
  * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
  * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory

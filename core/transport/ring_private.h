@@ -59,7 +59,8 @@ struct uring {
     _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
     _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
     _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
-    _Atomic bool left;         /* some of them are for whoever has the lock */
+    _Atomic bool left;         /* some of them are for whoever has the lock, */
+    _Atomic bool waking;       /* who is about to wake somebody, no more */
     _Atomic bool shut;
 };
 

@@ -181,10 +181,13 @@ MF__COLD static void send_wanted(struct uring *u)
 {
     while (atomic_load(&u->wake_ups) && pthread_mutex_trylock(&u->submit) == 0) {
         bool wanted = atomic_load(&u->wake_ups) > 0; /* still: only who has the lock takes from it */
-        bool failed = wanted && passing(submit_wake(u));
+        bool failed;
 
+        atomic_store(&u->waking, true);
+        failed = wanted && passing(submit_wake(u));
         if (wanted && !failed)
             atomic_fetch_sub(&u->wake_ups, 1);
+        atomic_store(&u->waking, false);
         pthread_mutex_unlock(&u->submit);
         if (failed)
             return; /* the next one tries */
@@ -222,12 +225,17 @@ void mf__uring_unlock(struct uring *u)
 /*
  * For answers that are in the list. Who has the lock may be a reader that lets others run first, and gives it back and
  * takes it again faster than one who waits for it can be woken: some waited for a fifth of a second. So nobody waits, but
- * leaves his answers to him.
+ * leaves his answers to him. Only who sends a wake-up is waited for: it may have let this thread run in the middle of it,
+ * and it gives no answers.
  */
 static bool lock_or_leave(struct uring *u)
 {
     if (pthread_mutex_trylock(&u->submit) == 0)
         return true;
+    if (atomic_load(&u->waking)) {
+        pthread_mutex_lock(&u->submit);
+        return true;
+    }
     atomic_store(&u->left, true);
     return pthread_mutex_trylock(&u->submit) == 0; /* else he has not given it back since, and sees it then */
 }

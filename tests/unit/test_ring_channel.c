@@ -673,34 +673,6 @@ Test(ring_channel, who_wakes_it_does_not_wait_for_who_submits)
     finish();
 }
 
-/* Where the lock was handed round, somebody might wait for it as long as others had something to send. */
-Test(ring_channel, who_answers_leaves_it_to_who_submits)
-{
-    pthread_t submits, ends;
-    struct asker a;
-
-    begin(1);
-    one_request();
-    ask_access(&a);
-    expect(FUSE_ACCESS);
-    sys.enter = staying_enter;
-    atomic_store(&stay, true);
-    cr_assert_eq(pthread_create(&submits, NULL, wake, NULL), 0);
-    while (!atomic_load(&staying))
-        usleep(1000);
-    cr_assert_eq(pthread_create(&ends, NULL, end_stay, NULL), 0);
-    cr_expect_eq(answer(-EXDEV, NULL, 0), MF__SENT_LATER);
-    cr_expect(atomic_load(&stay), "it waited until the other had submitted");
-    atomic_store(&stay, false);
-    pthread_join(submits, NULL);
-    pthread_join(ends, NULL);
-    /* That one was no reader: he has woken one for it. */
-    cr_expect_eq(receive(), -EINTR);
-    cr_expect_eq(receive(), -EINTR);
-    cr_expect_eq(asked(&a), -EXDEV);
-    finish();
-}
-
 static void *answer_in_time(void *arg)
 {
     struct mf__io *other = arg;
@@ -709,6 +681,7 @@ static void *answer_in_time(void *arg)
     return NULL;
 }
 
+/* Where the lock was handed round, somebody might wait for it as long as others had something to send. */
 Test(ring_channel, who_submits_an_answer_submits_what_was_left_to_him)
 {
     struct asker asks[2];

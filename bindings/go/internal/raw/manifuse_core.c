@@ -748,9 +748,10 @@ MF_API int mf_session_stats(struct mf_session *s, uint32_t reader, struct mf_rea
 /**
  * Write one line of JSON per reader to a descriptor: {"reader":0,"fd":5,"requests":123,...}; once the session has run,
  * one for the device: {"device":0,"readers":2,"blocked":..,"opened":..,"growths":..,"shrinks":..}, and one per ring:
- * {"ring":0,"readers":2,"requests":123,"waits":..,"batches":..,"calls":..,"blocked":..,...}. calls and blocked tell
- * how often another reader took over since a handler might wait, or did; opened, how often so many did that all
- * readers of the device were let in. What the example programs print to standard error at a clean end where the
+ * {"ring":0,"readers":2,"requests":123,"own":..,"waits":..,"batches":..,"calls":..,"blocked":..,...}. calls and
+ * blocked tell how often another reader took over since a handler might wait, or did; opened, how often so many did
+ * that all readers of the device were let in; own, how many of the requests came where one reader alone waits, as
+ * they do while handlers wait often. What the example programs print to standard error at a clean end where the
  * environment has MANIFUSE_STATS=1.
  */
 MF_API int mf_session_write_stats(struct mf_session *s, int fd);
@@ -12338,12 +12339,14 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
  * EINTR where signal(7) says that it is never restarted, as for epoll_wait(2).)
  *
  * Several threads submit, so the submission side has a lock. Under it commands are submitted at once or taken
- * back: between two holders the submission queue is empty. Completions are claimed one by one with a
- * compare-and-swap on the ring's head: a thread never holds one that it is not about to handle.
+ * back: between two holders the submission queue is empty. Who finds it taken leaves his answer to who has it.
+ * Completions are claimed one by one with a compare-and-swap on the ring's head: a thread never holds one that it is
+ * not about to handle.
  *
  * One thread at a time waits for completions, since the kernel would wake all who do for each. The others follow: one
  * of them is called when the first has taken a request whose handler may wait, or leaves. While handlers return at
- * once nobody is called, and one thread does it all; should a handler wait then, a follower finds out.
+ * once nobody is called, and one thread does it all; should a handler wait then, a follower finds out. Where handlers
+ * wait often each thread has a ring of its own beside this one: ring_own.c.
  *
  * Answers from threads that are none of the session's are committed by a reader: a foreign thread may exit, and
  * an entry that it had armed would fail its next request. So is an answer whose commit the system had no memory
@@ -12414,7 +12417,8 @@ struct uring {
     _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
     _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
     _Atomic uint32_t waiting;  /* first of the answers that wait for a reader's commit: index + 1 */
-    _Atomic bool left;         /* some of them are for whoever has the lock */
+    _Atomic bool left;         /* some of them are for whoever has the lock, */
+    _Atomic bool waking;       /* who is about to wake somebody, no more */
     _Atomic bool shut;
 };
 
@@ -13789,10 +13793,13 @@ MF__COLD static void send_wanted(struct uring *u)
 {
     while (atomic_load(&u->wake_ups) && pthread_mutex_trylock(&u->submit) == 0) {
         bool wanted = atomic_load(&u->wake_ups) > 0; /* still: only who has the lock takes from it */
-        bool failed = wanted && passing(submit_wake(u));
+        bool failed;
 
+        atomic_store(&u->waking, true);
+        failed = wanted && passing(submit_wake(u));
         if (wanted && !failed)
             atomic_fetch_sub(&u->wake_ups, 1);
+        atomic_store(&u->waking, false);
         pthread_mutex_unlock(&u->submit);
         if (failed)
             return; /* the next one tries */
@@ -13830,12 +13837,17 @@ void mf__uring_unlock(struct uring *u)
 /*
  * For answers that are in the list. Who has the lock may be a reader that lets others run first, and gives it back and
  * takes it again faster than one who waits for it can be woken: some waited for a fifth of a second. So nobody waits, but
- * leaves his answers to him.
+ * leaves his answers to him. Only who sends a wake-up is waited for: it may have let this thread run in the middle of it,
+ * and it gives no answers.
  */
 static bool lock_or_leave(struct uring *u)
 {
     if (pthread_mutex_trylock(&u->submit) == 0)
         return true;
+    if (atomic_load(&u->waking)) {
+        pthread_mutex_lock(&u->submit);
+        return true;
+    }
     atomic_store(&u->left, true);
     return pthread_mutex_trylock(&u->submit) == 0; /* else he has not given it back since, and sees it then */
 }
