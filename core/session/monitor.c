@@ -38,6 +38,7 @@ struct view {
     uint32_t waiting; /* of those, without a seat, */
     uint32_t coming;  /* and who will be there in a moment */
     uint32_t stuck;   /* of the device, while its readers are placed */
+    uint32_t apart;   /* of a ring, who wait on their own */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
@@ -49,6 +50,7 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
         uint32_t state = atomic_load(&r->state);
+        bool apart = mf__reader_apart(r);
 
         if (atomic_load(&r->crew) != c)
             continue;
@@ -56,7 +58,8 @@ static void look(struct mf_session *s, struct mf__crew *c, struct view *v)
         v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
-        v->free += state != MF__READER_BUSY && !mf__reader_apart(r);
+        v->apart += apart;
+        v->free += state != MF__READER_BUSY && !apart;
         v->waiting += state == MF__READER_WAITING;
         v->coming += state == MF__READER_NEW || state == MF__READER_PARKED;
         if (!c->ring && mf__reader_stuck(r))
@@ -199,7 +202,7 @@ static bool take_turns(const struct mf_session *s, const struct mf__crew *c, uin
  */
 static void review(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
-    uint32_t members = v->members, least = c->base + v->stuck;
+    uint32_t members = v->members, least = c->base + v->stuck + v->apart;
     uint32_t spare = c->least_free > 1 ? c->least_free - 1 : take_turns(s, c, members);
 
     c->taken = spare && members > least;
@@ -249,7 +252,7 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
     uint32_t at_door = !c->ring && !v->coming ? mf__door_lacks(s) : 0;
     uint64_t ran;
 
-    if (v->members - v->stuck < c->base)
+    if (v->members < c->base + v->stuck + v->apart)
         return 1;
     if (at_door)
         return at_door;

@@ -67,19 +67,18 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define CATCH_UP 10         /* nice values below its own, for a look or longer: see wanted_nice() */
 #define LOOK_NS 24000000u   /* between two looks */
 #define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
-#define LONG_WAIT_WOKEN_NS \
-    120000u /* where handlers wait, and each request wakes a reader: 20 to 95 µs with 16 that sleep 1 ms */
-#define WAIT_PER_BYTE_NS 2u     /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
-#define LONG_WAKE_NS 2000000u   /* in all, for a reader to get to run for the first request after a pause */
-#define LONG_LOOKS 2u           /* in a row */
-#define WINDOW_NS 64000000u     /* over which idle time is looked at */
-#define STREAM_BYTES 32768u     /* of a request, on the mean: its client's copying is what takes the CPUs */
-#define STREAM_REQUESTS 8u      /* between two looks */
-#define MANY_FOREIGN 16u        /* answers between two looks: other threads give them, beside or by way of readers */
-#define APART_NS MF_SECOND      /* before it is seen whether yielding would do */
-#define APART_LOOKS 3u          /* in a row */
-#define ENOUGH_TURNS 16u        /* below this a window says nothing */
-#define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
+#define LONG_WAIT_WOKEN_NS 120000u /* where each request wakes a reader: 20 to 95 µs with 16 handlers that sleep 1 ms */
+#define WAIT_PER_BYTE_NS 2u        /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
+#define LONG_WAKE_NS 2000000u      /* in all, for a reader to get to run for the first request after a pause */
+#define LONG_LOOKS 2u              /* in a row */
+#define WINDOW_NS 64000000u        /* over which idle time is looked at */
+#define STREAM_BYTES 32768u        /* of a request, on the mean: its client's copying is what takes the CPUs */
+#define STREAM_REQUESTS 8u         /* between two looks */
+#define MANY_FOREIGN 16u           /* answers between two looks: other threads give them, beside or by way of readers */
+#define APART_NS MF_SECOND         /* before it is seen whether yielding would do */
+#define APART_LOOKS 3u             /* in a row */
+#define ENOUGH_TURNS 16u           /* below this a window says nothing */
+#define HOLD_NS (MF_SECOND / 4)    /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
 #define RESTORE_TRIES 40         /* of 5 ms: twice as long as the kernel may refuse it */
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */

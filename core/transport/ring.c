@@ -361,7 +361,7 @@ static bool another_must_wait(struct ring *r, const struct mf__io *got)
            r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
 }
 
-/* 0: nothing will come there; else as ring_receive_shared(). */
+/* 0: nothing will come there; else as receive_shared(). */
 static int receive_own(struct ring *r, struct mf__own_ring *own, struct mf__io *spare, struct mf__io **got)
 {
     struct mf__cqe cqe;

@@ -8026,6 +8026,7 @@ struct view {
     uint32_t waiting; /* of those, without a seat, */
     uint32_t coming;  /* and who will be there in a moment */
     uint32_t stuck;   /* of the device, while its readers are placed */
+    uint32_t apart;   /* of a ring, who wait on their own */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
     uint64_t rate;   /* of a tick */
@@ -8037,6 +8038,7 @@ static void session_monitor_look(struct mf_session *s, struct mf__crew *c, struc
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
         uint32_t state = atomic_load(&r->state);
+        bool apart = mf__reader_apart(r);
 
         if (atomic_load(&r->crew) != c)
             continue;
@@ -8044,7 +8046,8 @@ static void session_monitor_look(struct mf_session *s, struct mf__crew *c, struc
         v->requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         v->timed += atomic_load_explicit(&r->stats.timed, memory_order_relaxed);
         v->slow += atomic_load_explicit(&r->stats.slow, memory_order_relaxed);
-        v->free += state != MF__READER_BUSY && !mf__reader_apart(r);
+        v->apart += apart;
+        v->free += state != MF__READER_BUSY && !apart;
         v->waiting += state == MF__READER_WAITING;
         v->coming += state == MF__READER_NEW || state == MF__READER_PARKED;
         if (!c->ring && mf__reader_stuck(r))
@@ -8187,7 +8190,7 @@ static bool take_turns(const struct mf_session *s, const struct mf__crew *c, uin
  */
 static void review(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
-    uint32_t members = v->members, least = c->base + v->stuck;
+    uint32_t members = v->members, least = c->base + v->stuck + v->apart;
     uint32_t spare = c->least_free > 1 ? c->least_free - 1 : take_turns(s, c, members);
 
     c->taken = spare && members > least;
@@ -8237,7 +8240,7 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
     uint32_t at_door = !c->ring && !v->coming ? mf__door_lacks(s) : 0;
     uint64_t ran;
 
-    if (v->members - v->stuck < c->base)
+    if (v->members < c->base + v->stuck + v->apart)
         return 1;
     if (at_door)
         return at_door;
@@ -8861,19 +8864,18 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define CATCH_UP 10         /* nice values below its own, for a look or longer: see wanted_nice() */
 #define LOOK_NS 24000000u   /* between two looks */
 #define LONG_WAIT_NS 20000u /* for each request; 4 to 7 µs where only the mount's own clients run, 1 to 32 of them */
-#define LONG_WAIT_WOKEN_NS \
-    120000u /* where handlers wait, and each request wakes a reader: 20 to 95 µs with 16 that sleep 1 ms */
-#define WAIT_PER_BYTE_NS 2u     /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
-#define LONG_WAKE_NS 2000000u   /* in all, for a reader to get to run for the first request after a pause */
-#define LONG_LOOKS 2u           /* in a row */
-#define WINDOW_NS 64000000u     /* over which idle time is looked at */
-#define STREAM_BYTES 32768u     /* of a request, on the mean: its client's copying is what takes the CPUs */
-#define STREAM_REQUESTS 8u      /* between two looks */
-#define MANY_FOREIGN 16u        /* answers between two looks: other threads give them, beside or by way of readers */
-#define APART_NS MF_SECOND      /* before it is seen whether yielding would do */
-#define APART_LOOKS 3u          /* in a row */
-#define ENOUGH_TURNS 16u        /* below this a window says nothing */
-#define HOLD_NS (MF_SECOND / 4) /* at first, before it tries again; doubled each time that goes wrong */
+#define LONG_WAIT_WOKEN_NS 120000u /* where each request wakes a reader: 20 to 95 µs with 16 handlers that sleep 1 ms */
+#define WAIT_PER_BYTE_NS 2u        /* and while a client copies what it gets: 0.9 with one in a stream, 1.7 with 8 */
+#define LONG_WAKE_NS 2000000u      /* in all, for a reader to get to run for the first request after a pause */
+#define LONG_LOOKS 2u              /* in a row */
+#define WINDOW_NS 64000000u        /* over which idle time is looked at */
+#define STREAM_BYTES 32768u        /* of a request, on the mean: its client's copying is what takes the CPUs */
+#define STREAM_REQUESTS 8u         /* between two looks */
+#define MANY_FOREIGN 16u           /* answers between two looks: other threads give them, beside or by way of readers */
+#define APART_NS MF_SECOND         /* before it is seen whether yielding would do */
+#define APART_LOOKS 3u             /* in a row */
+#define ENOUGH_TURNS 16u           /* below this a window says nothing */
+#define HOLD_NS (MF_SECOND / 4)    /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
 #define RESTORE_TRIES 40         /* of 5 ms: twice as long as the kernel may refuse it */
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
@@ -12874,7 +12876,7 @@ static bool another_must_wait(struct ring *r, const struct mf__io *got)
            r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
 }
 
-/* 0: nothing will come there; else as ring_receive_shared(). */
+/* 0: nothing will come there; else as receive_shared(). */
 static int receive_own(struct ring *r, struct mf__own_ring *own, struct mf__io *spare, struct mf__io **got)
 {
     struct mf__cqe cqe;
