@@ -92,6 +92,16 @@ static void grow(void)
     cr_assert_gt(atomic_load(&rig.s->crews[0].members), seats());
 }
 
+static unsigned seated(void)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&rig.s->door.lock);
+    n = rig.s->door.seated;
+    pthread_mutex_unlock(&rig.s->door.lock);
+    return n;
+}
+
 static bool only_seats_receive(void)
 {
     return in_state(MF__READER_RECEIVING) == seats();
@@ -111,7 +121,7 @@ FS_TEST(session_door, surplus_readers_wait_outside_while_handlers_return_at_once
     grow();
     FS_UNTIL(only_seats_receive());
     cr_expect_gt(in_state(MF__READER_WAITING), 0);
-    cr_expect_eq(rig.s->door.seated, seats());
+    cr_expect_eq(seated(), seats());
 }
 
 /* Whoever waits takes the seat of one whose handler does, with nobody new. */
