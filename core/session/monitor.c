@@ -276,11 +276,16 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
     return 1;
 }
 
+/* Since the last look; 0: nothing, or a member has gone with its count. */
+static uint64_t grown(uint64_t now, uint64_t before)
+{
+    return now > before ? now - before : 0;
+}
+
 /* The mean of what a count grew by at each look. */
 static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
 {
-    int64_t grown = now > *count ? (int64_t)(now - *count) : 0;
-    int64_t off = grown * 1024 - *mean;
+    int64_t off = (int64_t)grown(now, *count) * 1024 - *mean;
 
     *count = now;
     *mean += (off < 0 ? off - (MEAN_LOOKS - 1) : off) / MEAN_LOOKS; /* down to 0 */
@@ -289,8 +294,7 @@ static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
 /* Do handlers wait so often that each reader had better have a ring of its own? */
 static void judge_gaps(struct mf__crew *c, const struct view *v)
 {
-    uint64_t timed = v->timed > c->timed ? v->timed - c->timed : 0; /* else a member has gone with its count */
-    uint64_t slow = v->slow > c->slow ? v->slow - c->slow : 0;
+    uint64_t timed = grown(v->timed, c->timed), slow = grown(v->slow, c->slow);
 
     if (slow) {
         c->often_slow = c->often_slow || slow > 1 || c->slow_gap < OFTEN_GAP;
@@ -363,8 +367,7 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
         mf__ring_look(c->ring);
     else
         mf__door_try(s);
-    if (v.requests > c->requests) /* else nothing came, or a member has gone with its count */
-        v.served = v.requests - c->requests;
+    v.served = grown(v.requests, c->requests);
     v.rate = v.served / ticks;
     c->requests = v.requests;
     judge_speed(c, &v, ticks);

@@ -27,6 +27,13 @@ int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, 
 }
 /* ---- making and unmaking --------------------------------------------------------------------------- */
 
+void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kernel)
+{
+    u->sys = sys;
+    u->kernel = kernel;
+    pthread_mutex_init(&u->submit, NULL);
+}
+
 /* The kernel releases a ring only when all maps of it are gone, and the descriptor. */
 static void uring_unmap(struct uring *u)
 {
@@ -214,9 +221,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
         return -ENOMEM;
     memset(r, 0, sizeof(*r));
     r->opts = *opts;
-    r->u.sys = opts->sys;
-    r->u.kernel = opts->kernel;
-    pthread_mutex_init(&r->u.submit, NULL);
+    mf__uring_init(&r->u, opts->sys, opts->kernel);
     atomic_init(&r->missing, opts->others);
     init_locks(r);
     rc = ring_memory(r);

@@ -70,7 +70,6 @@ static int open_own(struct mf__own_ring *own)
     rc = own->u.sys->attach(own->u.kernel, own->u.fd, own->home->opts.device);
     if (rc < 0)
         mf__uring_release(&own->u);
-    own->u.attached = rc == 0;
     return rc;
 }
 
@@ -89,6 +88,12 @@ static bool enlist(struct ring *r, struct mf__own_ring *own)
     return open;
 }
 
+static void free_own(struct mf__own_ring *own)
+{
+    pthread_mutex_destroy(&own->u.submit);
+    free(own);
+}
+
 static int make(struct ring *r, struct mf__own_ring **out)
 {
     struct mf__own_ring *own = calloc(1, sizeof(*own));
@@ -97,21 +102,17 @@ static int make(struct ring *r, struct mf__own_ring **out)
     if (!own)
         return -ENOMEM;
     own->home = r;
-    own->u.sys = r->u.sys;
-    own->u.kernel = r->u.kernel;
+    mf__uring_init(&own->u, r->u.sys, r->u.kernel);
     atomic_init(&own->taken, true);
     rc = open_own(own);
-    if (rc == 0) {
-        pthread_mutex_init(&own->u.submit, NULL);
-        if (enlist(r, own)) {
-            *out = own;
-            return 0;
-        }
-        pthread_mutex_destroy(&own->u.submit);
+    if (rc == 0 && !enlist(r, own)) {
         mf__uring_release(&own->u);
         rc = -ENODEV;
     }
-    free(own);
+    if (rc < 0)
+        free_own(own);
+    else
+        *out = own;
     return rc;
 }
 
@@ -162,8 +163,7 @@ void mf__owns_free(struct ring *r)
     while (own) {
         struct mf__own_ring *next = own->next;
 
-        pthread_mutex_destroy(&own->u.submit);
-        free(own);
+        free_own(own);
         own = next;
     }
 }

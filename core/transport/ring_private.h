@@ -54,7 +54,6 @@ struct uring {
     pthread_mutex_t submit;
     uint32_t queued;           /* commands that are about to be submitted; under the lock, like these: */
     uint32_t taken;            /* of the last submission */
-    bool attached;             /* the device is our fixed file */
     uint32_t submissions;      /* at once */
     _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
     _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
@@ -70,7 +69,7 @@ struct mf__own_ring {
     struct ring *home;
     struct mf__own_ring *next; /* of the same home */
     _Atomic bool taken;        /* by a reader */
-    _Atomic bool awaited;      /* who waits there */
+    _Atomic bool awaited;      /* he waits there */
     _Atomic uint32_t entries;  /* armed here, or about to be by an answer that waits: a request may come */
     _Atomic uint64_t requests; /* that came; the reader counts */
 };
@@ -89,7 +88,8 @@ struct ring {
     struct mf__region headers, payloads, pools;
     size_t payload_room;
     uint32_t failures;        /* to register, for want of memory; with the lock for submissions held, */
-    uint32_t armed;           /* like this: entries whose first command is out */
+    uint32_t armed;           /* like these: entries whose first command is out; */
+    bool attached;            /* the device is our fixed file */
     _Atomic uint32_t missing; /* rings that must be registered before our last queue */
     _Atomic bool nudged;      /* a wake-up for the answers of foreign threads is under way */
     _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
@@ -127,6 +127,7 @@ static inline void nap(void)
 
     nanosleep(&time, NULL);
 }
+
 static inline bool anything_completed(const struct uring *u)
 {
     return atomic_load_explicit(u->cq_head, memory_order_relaxed) !=
@@ -168,6 +169,7 @@ void mf__ring_follow(struct ring *r);
 /* ---- ring_make.c ----------------------------------------------------------------------------------- */
 
 void mf__ring_close(struct mf__channel *ch);
+void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kernel);
 /* A ring for so many submissions at once, and completions. */
 int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions);
 void mf__uring_release(struct uring *u);              /* maps and descriptor */

@@ -129,11 +129,11 @@ int mf__ring_register(struct ring *r)
 {
     int rc = 0;
 
-    if (!r->u.attached)
+    if (!r->attached)
         rc = r->u.sys->attach(r->u.kernel, r->u.fd, r->opts.device);
-    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->u.attached && i < r->queue_count; i++)
+    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->attached && i < r->queue_count; i++)
         rc = submit_pool(r, i);
-    r->u.attached = r->u.attached || rc == 0;
+    r->attached = r->attached || rc == 0;
     while (rc == 0 && r->armed < r->count) {
         if (last_is_left(r) && atomic_load(&r->missing))
             return 0;

@@ -580,20 +580,25 @@ static uint64_t came_on_own_rings(void)
     return sum;
 }
 
-/* Until most requests come there. */
-static void serve_on_own_rings(void)
+/* Handlers wait until most requests come there. */
+static void wait_for_own_rings(void)
 {
     uint64_t before, n = 0;
 
-    rig.script = wait_in_getattr;
     atomic_store(&waits_now, true);
-    fs_run(&rig);
     for (int i = 0; i < 2000 && n < 6; i++) {
         before = came_on_own_rings();
         eight_at_once();
         n = came_on_own_rings() - before;
     }
     cr_assert_geq(n, 6, "of 8 requests %llu came on rings of readers' own", (unsigned long long)n);
+}
+
+static void serve_on_own_rings(void)
+{
+    rig.script = wait_in_getattr;
+    fs_run(&rig);
+    wait_for_own_rings();
 }
 
 FS_TEST(ring_session, where_handlers_wait_readers_have_rings_of_their_own)
@@ -616,14 +621,7 @@ FS_TEST(ring_session, where_they_do_so_no_more_requests_come_on_the_shared_one)
         n = came_on_own_rings() - before;
     }
     cr_expect_eq(n, 0);
-    /* They may again. */
-    atomic_store(&waits_now, true);
-    for (int i = 0; i < 2000 && n < 6; i++) {
-        before = came_on_own_rings();
-        eight_at_once();
-        n = came_on_own_rings() - before;
-    }
-    cr_expect_geq(n, 6);
+    wait_for_own_rings(); /* they may again */
 }
 
 /* Of 8 handlers at once, for good; each queue has one request besides. */

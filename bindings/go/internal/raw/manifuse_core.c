@@ -8264,11 +8264,16 @@ static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct v
     return 1;
 }
 
+/* Since the last look; 0: nothing, or a member has gone with its count. */
+static uint64_t grown(uint64_t now, uint64_t before)
+{
+    return now > before ? now - before : 0;
+}
+
 /* The mean of what a count grew by at each look. */
 static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
 {
-    int64_t grown = now > *count ? (int64_t)(now - *count) : 0;
-    int64_t off = grown * 1024 - *mean;
+    int64_t off = (int64_t)grown(now, *count) * 1024 - *mean;
 
     *count = now;
     *mean += (off < 0 ? off - (MEAN_LOOKS - 1) : off) / MEAN_LOOKS; /* down to 0 */
@@ -8277,8 +8282,7 @@ static void follow_mean(int64_t *mean, uint64_t *count, uint64_t now)
 /* Do handlers wait so often that each reader had better have a ring of its own? */
 static void judge_gaps(struct mf__crew *c, const struct view *v)
 {
-    uint64_t timed = v->timed > c->timed ? v->timed - c->timed : 0; /* else a member has gone with its count */
-    uint64_t slow = v->slow > c->slow ? v->slow - c->slow : 0;
+    uint64_t timed = grown(v->timed, c->timed), slow = grown(v->slow, c->slow);
 
     if (slow) {
         c->often_slow = c->often_slow || slow > 1 || c->slow_gap < OFTEN_GAP;
@@ -8351,8 +8355,7 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
         mf__ring_look(c->ring);
     else
         mf__door_try(s);
-    if (v.requests > c->requests) /* else nothing came, or a member has gone with its count */
-        v.served = v.requests - c->requests;
+    v.served = grown(v.requests, c->requests);
     v.rate = v.served / ticks;
     c->requests = v.requests;
     judge_speed(c, &v, ticks);
@@ -12414,7 +12417,6 @@ struct uring {
     pthread_mutex_t submit;
     uint32_t queued;           /* commands that are about to be submitted; under the lock, like these: */
     uint32_t taken;            /* of the last submission */
-    bool attached;             /* the device is our fixed file */
     uint32_t submissions;      /* at once */
     _Atomic uint32_t held;     /* answers among those that wait which a reader kept back for a batch */
     _Atomic uint32_t wake_ups; /* that whoever has the lock is to send */
@@ -12430,7 +12432,7 @@ struct mf__own_ring {
     struct ring *home;
     struct mf__own_ring *next; /* of the same home */
     _Atomic bool taken;        /* by a reader */
-    _Atomic bool awaited;      /* who waits there */
+    _Atomic bool awaited;      /* he waits there */
     _Atomic uint32_t entries;  /* armed here, or about to be by an answer that waits: a request may come */
     _Atomic uint64_t requests; /* that came; the reader counts */
 };
@@ -12449,7 +12451,8 @@ struct ring {
     struct mf__region headers, payloads, pools;
     size_t payload_room;
     uint32_t failures;        /* to register, for want of memory; with the lock for submissions held, */
-    uint32_t armed;           /* like this: entries whose first command is out */
+    uint32_t armed;           /* like these: entries whose first command is out; */
+    bool attached;            /* the device is our fixed file */
     _Atomic uint32_t missing; /* rings that must be registered before our last queue */
     _Atomic bool nudged;      /* a wake-up for the answers of foreign threads is under way */
     _Atomic int state;        /* 0 not all registered, 1 registered, negative: refused */
@@ -12487,6 +12490,7 @@ static inline void nap(void)
 
     nanosleep(&time, NULL);
 }
+
 static inline bool anything_completed(const struct uring *u)
 {
     return atomic_load_explicit(u->cq_head, memory_order_relaxed) !=
@@ -12528,6 +12532,7 @@ void mf__ring_follow(struct ring *r);
 /* ---- ring_make.c ----------------------------------------------------------------------------------- */
 
 void mf__ring_close(struct mf__channel *ch);
+void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kernel);
 /* A ring for so many submissions at once, and completions. */
 int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions);
 void mf__uring_release(struct uring *u);              /* maps and descriptor */
@@ -13237,6 +13242,13 @@ int mf__ring_probe(const struct mf__uring_sys *sys, void *kernel, char *reason, 
 }
 /* ---- making and unmaking --------------------------------------------------------------------------- */
 
+void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kernel)
+{
+    u->sys = sys;
+    u->kernel = kernel;
+    pthread_mutex_init(&u->submit, NULL);
+}
+
 /* The kernel releases a ring only when all maps of it are gone, and the descriptor. */
 static void uring_unmap(struct uring *u)
 {
@@ -13424,9 +13436,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
         return -ENOMEM;
     memset(r, 0, sizeof(*r));
     r->opts = *opts;
-    r->u.sys = opts->sys;
-    r->u.kernel = opts->kernel;
-    pthread_mutex_init(&r->u.submit, NULL);
+    mf__uring_init(&r->u, opts->sys, opts->kernel);
     atomic_init(&r->missing, opts->others);
     transport_ring_make_init_locks(r);
     rc = ring_memory(r);
@@ -13514,7 +13524,6 @@ static int open_own(struct mf__own_ring *own)
     rc = own->u.sys->attach(own->u.kernel, own->u.fd, own->home->opts.device);
     if (rc < 0)
         mf__uring_release(&own->u);
-    own->u.attached = rc == 0;
     return rc;
 }
 
@@ -13533,6 +13542,12 @@ static bool enlist(struct ring *r, struct mf__own_ring *own)
     return open;
 }
 
+static void free_own(struct mf__own_ring *own)
+{
+    pthread_mutex_destroy(&own->u.submit);
+    free(own);
+}
+
 static int transport_ring_own_make(struct ring *r, struct mf__own_ring **out)
 {
     struct mf__own_ring *own = calloc(1, sizeof(*own));
@@ -13541,21 +13556,17 @@ static int transport_ring_own_make(struct ring *r, struct mf__own_ring **out)
     if (!own)
         return -ENOMEM;
     own->home = r;
-    own->u.sys = r->u.sys;
-    own->u.kernel = r->u.kernel;
+    mf__uring_init(&own->u, r->u.sys, r->u.kernel);
     atomic_init(&own->taken, true);
     rc = open_own(own);
-    if (rc == 0) {
-        pthread_mutex_init(&own->u.submit, NULL);
-        if (enlist(r, own)) {
-            *out = own;
-            return 0;
-        }
-        pthread_mutex_destroy(&own->u.submit);
+    if (rc == 0 && !enlist(r, own)) {
         mf__uring_release(&own->u);
         rc = -ENODEV;
     }
-    free(own);
+    if (rc < 0)
+        free_own(own);
+    else
+        *out = own;
     return rc;
 }
 
@@ -13606,8 +13617,7 @@ void mf__owns_free(struct ring *r)
     while (own) {
         struct mf__own_ring *next = own->next;
 
-        pthread_mutex_destroy(&own->u.submit);
-        free(own);
+        free_own(own);
         own = next;
     }
 }
@@ -13743,11 +13753,11 @@ int mf__ring_register(struct ring *r)
 {
     int rc = 0;
 
-    if (!r->u.attached)
+    if (!r->attached)
         rc = r->u.sys->attach(r->u.kernel, r->u.fd, r->opts.device);
-    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->u.attached && i < r->queue_count; i++)
+    for (uint32_t i = 0; rc == 0 && r->opts.pool && !r->attached && i < r->queue_count; i++)
         rc = submit_pool(r, i);
-    r->u.attached = r->u.attached || rc == 0;
+    r->attached = r->attached || rc == 0;
     while (rc == 0 && r->armed < r->count) {
         if (last_is_left(r) && atomic_load(&r->missing))
             return 0;
