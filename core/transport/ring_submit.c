@@ -176,29 +176,28 @@ static int submit_wake(struct uring *u)
     return submit(u);
 }
 
-/* After the lock was given up. */
-MF__COLD static void send_wanted(struct uring *u)
+/* With no lock held. Who has it now sends them when he gives it up. false: there was no memory, and the next one tries. */
+MF__COLD static bool send_wanted(struct uring *u)
 {
-    while (atomic_load(&u->wake_ups) && pthread_mutex_trylock(&u->submit) == 0) {
-        bool wanted = atomic_load(&u->wake_ups) > 0; /* still: only who has the lock takes from it */
-        bool failed;
+    bool sent = true;
 
+    while (sent && atomic_load(&u->wake_ups) && pthread_mutex_trylock(&u->submit) == 0) {
         atomic_store(&u->waking, true);
-        failed = wanted && passing(submit_wake(u));
-        if (wanted && !failed)
-            atomic_fetch_sub(&u->wake_ups, 1);
+        if (atomic_load(&u->wake_ups)) { /* still: only who has the lock takes from it */
+            sent = !passing(submit_wake(u));
+            atomic_fetch_sub(&u->wake_ups, sent);
+        }
         atomic_store(&u->waking, false);
         pthread_mutex_unlock(&u->submit);
-        if (failed)
-            return; /* the next one tries */
     }
+    return sent;
 }
 
 static inline void release(struct uring *u)
 {
     pthread_mutex_unlock(&u->submit);
     if (atomic_load(&u->wake_ups))
-        send_wanted(u);
+        (void)send_wanted(u);
 }
 
 /* Never waits for the lock: whoever has it sends the wake-up, and may be a reader that lets others run first. */
@@ -206,12 +205,8 @@ void mf__uring_wake(struct uring *u)
 {
     do {
         atomic_fetch_add(&u->wake_ups, 1);
-        for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&u->submit) == 0; tries--) {
-            release(u);
-            if (!atomic_load(&u->wake_ups))
-                break;
-            nap(); /* there was no memory */
-        }
+        for (uint32_t tries = TRIES; !send_wanted(u) && tries; tries--)
+            nap();
     } while (atomic_exchange(&u->left, false)); /* while the lock was here: who is woken sends these */
 }
 
