@@ -427,6 +427,7 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     idle_ns -= s->place.idle_ns;
     s->place.idle_cpu = idle_ns > capacity / 5;
+    s->place.full = idle_ns < capacity / 3;
     s->place.clients_compute = s->place.ran_ns * 3 / 2 + idle_ns < capacity;
     s->place.crowded = s->place.window_turns > ENOUGH_TURNS && idle_ns < capacity / 20 &&
                        (streams(w) || s->place.ran_ns < capacity * 3 / 10);
@@ -471,12 +472,12 @@ static void run_as_others(struct mf_session *s, const struct waits *w, uint64_t 
 }
 
 /*
- * The session's own doing: other threads answer, who would wait for what yields on a ring; or what handlers start cannot
- * be set free.
+ * The session's own doing: what handlers start cannot be set free; or other threads answer. On a ring readers commit what
+ * these give, and where the CPUs are full they would come to it last.
  */
 static bool unfit(const struct mf_session *s, const struct waits *w)
 {
-    return s->place.given_up || (!s->place.on_device && w->foreign >= MANY_FOREIGN);
+    return s->place.given_up || (!s->place.on_device && s->place.full && w->foreign >= MANY_FOREIGN);
 }
 
 /* `age`: ns for which it has been as it is. */
@@ -548,7 +549,8 @@ static void begin_looking(struct mf_session *s)
     s->place.looked_ns = mf__now_ns();
     s->place.late_ns = s->place.long_looks = 0;
     s->place.first_look = true;
-    s->place.crowded = false; /* but a stream may go on after a pause, and CPUs that were idle may be so now */
+    /* But a stream may go on after a pause, and CPUs that were idle may be so now. */
+    s->place.crowded = s->place.full = false;
     begin_window(s, s->place.looked_ns, idle_time());
 }
 

@@ -254,6 +254,7 @@ struct mf_session {
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool first_look;                     /* after a pause */
         bool crowded, idle_cpu;
+        bool full;            /* CPUs are idle for less than a third of their time */
         bool woken;           /* of late handlers waited, or other threads gave answers */
         bool clients_compute; /* more than half as much as readers */
         bool apart_proved;    /* the last stream was rightly served apart from its client */

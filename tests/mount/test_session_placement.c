@@ -16,6 +16,8 @@
 
 #include "mount_site.h"
 
+#define MAX_CPUS 8
+
 static struct fs_rig rig;
 static cpu_set_t all; /* where this process may run */
 
@@ -26,7 +28,7 @@ static void setup(void)
     rig.opts.uring = MF_URING_OFF;
     rig.opts.readers = 0;
     cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
-    if (CPU_COUNT(&all) < 2 || CPU_COUNT(&all) > 8)
+    if (CPU_COUNT(&all) < 2 || CPU_COUNT(&all) > MAX_CPUS)
         cr_skip_test("needs 2 to 8 CPUs");
 }
 
@@ -40,13 +42,18 @@ static bool may_yield(void)
     return may && sched_setscheduler(0, SCHED_OTHER, &other) == 0;
 }
 
-static void serve_yielding(void)
+static void skip_unless_readers_may_yield(void)
 {
 #ifdef __SANITIZE_THREAD__
     cr_skip_test("ThreadSanitizer makes readers so slow that they seem to be kept waiting");
 #endif
     if (!may_yield())
         cr_skip_test("needs the right to class SCHED_FIFO");
+}
+
+static void serve_yielding(void)
+{
+    skip_unless_readers_may_yield();
     site_serve(&rig);
 }
 
@@ -296,28 +303,113 @@ static bool others_serve(void)
     return idle > 0 && members > 0 && atomic_load(&rig.s->place_mode) == MF__PLACE_PLAIN;
 }
 
-Test(placement, who_may_not_leave_sched_idle_is_replaced)
-{
-    const struct kept_getattr last = { 0 };
-    uint64_t to = forty_seconds_from_now();
-    pthread_t answerer;
-    bool none;
+static pthread_t answerer;
 
+/* Other threads give the answers: there is a ring, or this is skipped. */
+static void serve_answered_by_others(void)
+{
     cr_assert_eq(pipe(kept_pipe), 0);
     cr_assert_eq(pthread_create(&answerer, NULL, answer_kept, NULL), 0);
-    give_up_nice();
     rig.opts.uring = MF_URING_AUTO;
-    rig.script = keep_getattr; /* where others answer readers yield no more */
+    rig.script = keep_getattr;
     site_serve(&rig);
-    while (rig.s->ring_count && !others_serve() && mf__now_ns() < to)
-        cr_assert_eq(site_run(stat_often, NULL), 0);
-    none = !rig.s->ring_count;
-    cr_expect(none || others_serve(), "%s", fs_info(&rig).placement);
+}
+
+static void end_answered_by_others(void)
+{
+    const struct kept_getattr last = { 0 };
+    bool none = !rig.s->ring_count;
+
     cr_assert_eq(write(kept_pipe[1], &last, sizeof(last)), (ssize_t)sizeof(last));
     pthread_join(answerer, NULL); /* who answers must be done before the session is freed */
     end();
     if (none)
         cr_skip_test("needs the fuse module's parameter enable_uring to be on");
+}
+
+static int compute(void *arg)
+{
+    while (getppid() != 1)
+        continue;
+    return arg != NULL;
+}
+
+/* One for each CPU, at the weight of any other process. */
+static void start_computing(pid_t *hogs, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        hogs[i] = site_start(compute, NULL);
+}
+
+static void end_computing(const pid_t *hogs, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        kill(hogs[i], SIGKILL);
+        cr_expect_eq(site_end(hogs[i]), SITE_KILLED + SIGKILL);
+    }
+}
+
+Test(placement, who_may_not_leave_sched_idle_is_replaced)
+{
+    unsigned cpus = (unsigned)CPU_COUNT(&all);
+    uint64_t to = forty_seconds_from_now();
+    pid_t hogs[MAX_CPUS];
+
+    give_up_nice();
+    serve_answered_by_others();
+    cr_assert_eq(site_run(stat_often, NULL), 0);
+    start_computing(hogs, rig.s->ring_count ? cpus : 0); /* readers yield no more */
+    while (rig.s->ring_count && !others_serve() && mf__now_ns() < to)
+        cr_assert_eq(site_run(stat_often, NULL), 0);
+    end_computing(hogs, rig.s->ring_count ? cpus : 0);
+    cr_expect(!rig.s->ring_count || others_serve(), "%s", fs_info(&rig).placement);
+    end_answered_by_others();
+}
+
+static int stat_by(unsigned clients)
+{
+    pid_t pids[4 * MAX_CPUS];
+    int rc = 0;
+
+    for (unsigned i = 0; i < clients; i++)
+        pids[i] = site_start(stat_often, NULL);
+    for (unsigned i = 0; i < clients; i++)
+        rc |= site_end(pids[i]);
+    return rc;
+}
+
+/* For half a second at a stretch: they would stop within two looks, and begin again after ten. */
+static bool yields_on(void)
+{
+    uint64_t to = mf__now_ns() + MF_SECOND / 2;
+
+    while (yielding() && mf__now_ns() < to)
+        cr_assert_eq(stat_by(1), 0);
+    return yielding() > 0;
+}
+
+/* The readers commit what other threads answer: late, if they yield and the CPUs are full. One client fills no CPU. */
+Test(placement, readers_yield_though_others_answer_unless_cpus_are_full)
+{
+    bool yielded = false, stopped = false;
+    uint64_t to = forty_seconds_from_now();
+
+    skip_unless_readers_may_yield();
+    serve_answered_by_others();
+    while (rig.s->ring_count && !yielded && mf__now_ns() < to) {
+        cr_assert_eq(stat_by(1), 0);
+        yielded = yields_on();
+    }
+    while (yielded && !stopped && mf__now_ns() < to) {
+        cr_assert_eq(stat_by(4 * (unsigned)CPU_COUNT(&all)), 0);
+        stopped = atomic_load(&rig.s->place_mode) == MF__PLACE_PLAIN;
+    }
+    if (rig.s->ring_count && !yielded) {
+        rig.script = NULL;
+        WALK_UNTIL(yielding() > 0); /* on a machine that is busy they would not, whoever answers */
+    }
+    cr_expect(stopped || !rig.s->ring_count, "%s; %d", fs_info(&rig).placement, yielded);
+    end_answered_by_others();
 }
 
 /* ---- what handlers start --------------------------------------------------------------------------------------- */

@@ -2847,6 +2847,7 @@ struct mf_session {
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool first_look;                     /* after a pause */
         bool crowded, idle_cpu;
+        bool full;            /* CPUs are idle for less than a third of their time */
         bool woken;           /* of late handlers waited, or other threads gave answers */
         bool clients_compute; /* more than half as much as readers */
         bool apart_proved;    /* the last stream was rightly served apart from its client */
@@ -9227,6 +9228,7 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     idle_ns -= s->place.idle_ns;
     s->place.idle_cpu = idle_ns > capacity / 5;
+    s->place.full = idle_ns < capacity / 3;
     s->place.clients_compute = s->place.ran_ns * 3 / 2 + idle_ns < capacity;
     s->place.crowded = s->place.window_turns > ENOUGH_TURNS && idle_ns < capacity / 20 &&
                        (streams(w) || s->place.ran_ns < capacity * 3 / 10);
@@ -9271,12 +9273,12 @@ static void run_as_others(struct mf_session *s, const struct waits *w, uint64_t 
 }
 
 /*
- * The session's own doing: other threads answer, who would wait for what yields on a ring; or what handlers start cannot
- * be set free.
+ * The session's own doing: what handlers start cannot be set free; or other threads answer. On a ring readers commit what
+ * these give, and where the CPUs are full they would come to it last.
  */
 static bool unfit(const struct mf_session *s, const struct waits *w)
 {
-    return s->place.given_up || (!s->place.on_device && w->foreign >= MANY_FOREIGN);
+    return s->place.given_up || (!s->place.on_device && s->place.full && w->foreign >= MANY_FOREIGN);
 }
 
 /* `age`: ns for which it has been as it is. */
@@ -9348,7 +9350,8 @@ static void begin_looking(struct mf_session *s)
     s->place.looked_ns = mf__now_ns();
     s->place.late_ns = s->place.long_looks = 0;
     s->place.first_look = true;
-    s->place.crowded = false; /* but a stream may go on after a pause, and CPUs that were idle may be so now */
+    /* But a stream may go on after a pause, and CPUs that were idle may be so now. */
+    s->place.crowded = s->place.full = false;
     session_placement_begin_window(s, s->place.looked_ns, idle_time());
 }
 
@@ -13800,29 +13803,28 @@ static int submit_wake(struct uring *u)
     return transport_ring_submit_submit(u);
 }
 
-/* After the lock was given up. */
-MF__COLD static void send_wanted(struct uring *u)
+/* With no lock held. Who has it now sends them when he gives it up. false: there was no memory, and the next one tries. */
+MF__COLD static bool send_wanted(struct uring *u)
 {
-    while (atomic_load(&u->wake_ups) && pthread_mutex_trylock(&u->submit) == 0) {
-        bool wanted = atomic_load(&u->wake_ups) > 0; /* still: only who has the lock takes from it */
-        bool failed;
+    bool sent = true;
 
+    while (sent && atomic_load(&u->wake_ups) && pthread_mutex_trylock(&u->submit) == 0) {
         atomic_store(&u->waking, true);
-        failed = wanted && passing(submit_wake(u));
-        if (wanted && !failed)
-            atomic_fetch_sub(&u->wake_ups, 1);
+        if (atomic_load(&u->wake_ups)) { /* still: only who has the lock takes from it */
+            sent = !passing(submit_wake(u));
+            atomic_fetch_sub(&u->wake_ups, sent);
+        }
         atomic_store(&u->waking, false);
         pthread_mutex_unlock(&u->submit);
-        if (failed)
-            return; /* the next one tries */
     }
+    return sent;
 }
 
 static inline void release(struct uring *u)
 {
     pthread_mutex_unlock(&u->submit);
     if (atomic_load(&u->wake_ups))
-        send_wanted(u);
+        (void)send_wanted(u);
 }
 
 /* Never waits for the lock: whoever has it sends the wake-up, and may be a reader that lets others run first. */
@@ -13830,12 +13832,8 @@ void mf__uring_wake(struct uring *u)
 {
     do {
         atomic_fetch_add(&u->wake_ups, 1);
-        for (uint32_t tries = TRIES; tries && pthread_mutex_trylock(&u->submit) == 0; tries--) {
-            release(u);
-            if (!atomic_load(&u->wake_ups))
-                break;
-            nap(); /* there was no memory */
-        }
+        for (uint32_t tries = TRIES; !send_wanted(u) && tries; tries--)
+            nap();
     } while (atomic_exchange(&u->left, false)); /* while the lock was here: who is woken sends these */
 }
 
