@@ -9273,12 +9273,14 @@ static void run_as_others(struct mf_session *s, const struct waits *w, uint64_t 
 }
 
 /*
- * The session's own doing: what handlers start cannot be set free; or other threads answer. On a ring readers commit what
- * these give, and where the CPUs are full they would come to it last.
+ * The session's own doing: what handlers start cannot be set free; or other threads answer, and where the CPUs are full
+ * they wait for readers that stand back: on a ring these commit the answers, elsewhere they may have the language's lock.
  */
 static bool unfit(const struct mf_session *s, const struct waits *w)
 {
-    return s->place.given_up || (!s->place.on_device && s->place.full && w->foreign >= MANY_FOREIGN);
+    bool waited_for = !s->place.on_device || s->hooks.leave;
+
+    return s->place.given_up || (waited_for && s->place.full && w->foreign >= MANY_FOREIGN);
 }
 
 /* `age`: ns for which it has been as it is. */
