@@ -16,9 +16,9 @@
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define MANY 16u /* of a millisecond: another reader is not called before each, and answers may wait for each other */
 #define RARE 256 /* one in so many */
-#define OFTEN_GAP 192u  /* handlers that were timed between two that waited: then each reader has a ring of its own, */
-#define SELDOM_GAP 512u /* and after so many without one it has not: to answer several at once is worth as much */
-#define MEAN_LOOKS 64   /* over which it is judged how many handlers wait */
+#define OFTEN_GAP 192u   /* handlers that were timed between two that waited: then each reader has a ring of its own, */
+#define SELDOM_GAP 2048u /* and after so many without one it has not: to answer several at once is worth as much */
+#define MEAN_LOOKS 64    /* over which it is judged how many handlers wait */
 #define LOOKS_BETWEEN 3u
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
 #define WINDOW_MAX 8192u /* ticks */

@@ -76,6 +76,7 @@ struct mf__slot {
     bool kept;                    /* mf_req_defer(): written in the handler */
     bool inside;                  /* answered on the reader's thread within the handler */
     bool returned;                /* the handler has */
+    bool sampled;                 /* of one that is timed: its latency counts */
     uint64_t received_ns;         /* 0 = not timed */
     uint64_t answered_ns;         /* of one that is timed */
     uint64_t dirents;             /* bytes of entries added to io.body */

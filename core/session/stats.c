@@ -21,6 +21,7 @@ uint64_t mf__now_ns(void)
 static void begin_timing(struct mf__reader *r, struct mf__slot *slot, uint32_t opcode)
 {
     slot->received_ns = mf__now_ns();
+    slot->sampled = r->sample % MF__LATENCY_SAMPLE == 0;
     r->counts_sleeps = r->cpu >= 0 && opcode < MF_STATS_OPS &&
                        atomic_load_explicit(&r->session->overlong[opcode], memory_order_relaxed) > 0;
     if (r->counts_sleeps)
@@ -38,7 +39,8 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
     if (slot->row->reply == MF__REPLY_NEVER)
         mf__count(&r->stats.no_reply, 1);
     slot->received_ns = 0;
-    if (++r->sample % MF__LATENCY_SAMPLE == 0)
+    /* While readers have rings of their own, all are: once handlers wait no more it shall be seen soon. */
+    if (++r->sample % MF__LATENCY_SAMPLE == 0 || slot->io.own)
         begin_timing(r, slot, hdr->opcode);
 }
 
@@ -157,7 +159,7 @@ static void count_latency(struct mf__slot *slot, bool inside)
 
     if (inside)
         slot->answered_ns = now_ns;
-    if (r->session->opts.flags & MF_OPT_NO_LATENCY)
+    if (!slot->sampled || (r->session->opts.flags & MF_OPT_NO_LATENCY))
         return;
     if (inside)
         mf__count(&r->stats.latency[b], 1);

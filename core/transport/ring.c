@@ -313,8 +313,19 @@ static int waited(const struct uring *u, int rc)
     return -EINTR;
 }
 
+/*
+ * Another one was there first, and comes again: he would take what comes then, too, and this thread be woken each time.
+ * Should he be long in his handler, that is found out like elsewhere.
+ */
+static bool was_woken_in_vain(const struct ring *r, uint32_t head)
+{
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW && !anything_completed(&r->u) &&
+           atomic_load_explicit(r->u.cq_head, memory_order_relaxed) != head;
+}
+
 static int await(struct ring *r)
 {
+    uint32_t head;
     int rc;
 
     /* Kept back for a request that another one took. */
@@ -322,12 +333,15 @@ static int await(struct ring *r)
         return submit_waiting(r, &r->u);
     leave(r);
     if (atomic_exchange(&r->led, true)) {
-        mf__ring_follow(r);
+        mf__ring_follow(r, false);
         return 0;
     }
     mf__count(&r->counts.waits, 1);
+    head = atomic_load_explicit(r->u.cq_head, memory_order_relaxed);
     rc = wait_for_completion(&r->u);
     atomic_store(&r->led, false);
+    if (rc >= 0 && was_woken_in_vain(r, head))
+        mf__ring_follow(r, true);
     return waited(&r->u, rc);
 }
 

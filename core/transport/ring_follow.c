@@ -36,9 +36,15 @@ static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
     return true;
 }
 
+/* Nobody is called before handlers that return at once: else somebody looks, a follower or who looks anyway. */
+static bool somebody_looks(struct ring *r)
+{
+    return atomic_load(&r->ch.calling) == MF__CALL_SLOW;
+}
+
 static bool followers_look(struct ring *r)
 {
-    return atomic_load(&r->ch.calling) == MF__CALL_SLOW && atomic_load(&r->vain_looks) < MF__PATIENCE;
+    return somebody_looks(r) && atomic_load(&r->vain_looks) < MF__PATIENCE;
 }
 
 /* With the lock held. Whether to go. */
@@ -57,7 +63,7 @@ static bool look_after(struct ring *r, struct watch *w)
     return false;
 }
 
-void mf__ring_follow(struct ring *r)
+void mf__ring_follow(struct ring *r, bool served)
 {
     struct watch w = { .head = atomic_load_explicit(r->u.cq_head, memory_order_relaxed), .wait_ns = MF__WATCH_NS };
     int cancel;
@@ -71,12 +77,13 @@ void mf__ring_follow(struct ring *r)
         if (!r->watched)
             w.mine = r->watched = true;
         /* Who gave up leading before he could see this one called nobody. */
-        if (!watch && !atomic_load(&r->led))
+        if (!watch && !(served && somebody_looks(r)) && !atomic_load(&r->led))
             break;
         if (!watch || !w.mine)
             pthread_cond_wait(&r->called, &r->follow);
         else if (look_after(r, &w))
             break;
+        served = false;
     }
     atomic_fetch_sub(&r->followers, 1);
     if (r->calls)

@@ -163,8 +163,8 @@ void mf__uring_unlock(struct uring *u); /* instead of pthread_mutex_unlock() on 
 
 void mf__ring_wake(struct mf__channel *ch);
 void mf__ring_nudge(struct ring *r); /* the same for answers that wait, from a thread that is none of the session's */
-/* Wait to be called, while somebody waits for completions already. */
-void mf__ring_follow(struct ring *r);
+/* Wait to be called, while somebody waits for completions already; served: or takes them without having waited. */
+void mf__ring_follow(struct ring *r, bool served);
 
 /* ---- ring_make.c ----------------------------------------------------------------------------------- */
 

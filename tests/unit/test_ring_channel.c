@@ -989,6 +989,63 @@ Test(ring_channel, while_handlers_return_at_once_one_does_it_all)
     end_receivers(askers, 3);
 }
 
+static _Atomic bool rob, robbing; /* who waits is kept from what he waited for until another one has taken it */
+
+static int robbed_enter(void *kernel, int fd, uint32_t submit, uint32_t wait, uint32_t flags)
+{
+    int rc = mf__vk_calls.enter(kernel, fd, submit, wait, flags);
+
+    if (wait && atomic_exchange(&rob, false)) {
+        atomic_store(&robbing, true);
+        while (atomic_load(&robbing))
+            usleep(100);
+    }
+    return rc;
+}
+
+static uint64_t waits(void)
+{
+    struct mf__ring_counts n;
+
+    mf__ring_counts(ring, &n);
+    return n.waits;
+}
+
+/* Two who take turns on one CPU, the one at work and the other woken for each request, would go on like that. */
+Test(ring_channel, who_finds_that_another_one_serves_follows)
+{
+    struct asker a;
+    uint64_t before;
+
+    begin(1);
+    one_request();
+    before = waits();
+    atomic_store(&ring->calling, MF__CALL_SLOW);
+    atomic_store(&may_answer, true);
+    atomic_store(&rob, true);
+    sys.enter = robbed_enter;
+    cr_assert_eq(pthread_create(&receivers[0].thread, NULL, receive_main, &receivers[0]), 0);
+    for (int i = 0; i < 10000 && waits() == before; i++)
+        usleep(1000);
+    ask_access(&a);
+    for (int i = 0; i < 10000 && !atomic_load(&robbing); i++)
+        usleep(1000);
+    expect(FUSE_ACCESS);
+    atomic_store(&robbing, false);
+    usleep(20000);
+    cr_expect_eq(waits(), before + 1, "he waits again, and would be woken again");
+    cr_expect_eq(answer(-EDOM, NULL, 0), 0);
+    cr_expect_eq(asked(&a), -EDOM);
+    /* But who served does not come back. */
+    ask_access(&a);
+    cr_expect_eq(asked(&a), -EXDEV);
+    atomic_store(&over, true);
+    ring->ops->wake(ring);
+    atomic_store(&may_exit, true);
+    pthread_join(receivers[0].thread, NULL);
+    finish();
+}
+
 /* ---- rings of readers' own ------------------------------------------------------------------------------- */
 
 static uint64_t came_on_own(void)

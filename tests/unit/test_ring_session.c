@@ -624,6 +624,32 @@ FS_TEST(ring_session, where_they_do_so_no_more_requests_come_on_the_shared_one)
     wait_for_own_rings(); /* they may again */
 }
 
+static void count_timed(uint64_t *timed, uint64_t *latencies)
+{
+    *timed = *latencies = 0;
+    for (uint32_t i = 0; i < atomic_load(&rig.s->reader_count); i++) {
+        struct mf__counters *c = &rig.s->readers[i]->stats;
+
+        *timed += atomic_load(&c->timed);
+        for (int b = 0; b < MF_STATS_BUCKETS; b++)
+            *latencies += atomic_load(&c->latency[b]);
+    }
+}
+
+/* For what is told of latencies all times count alike. */
+FS_TEST(ring_session, there_all_handlers_are_timed_but_no_more_latencies_told)
+{
+    uint64_t timed, latencies, timed_then, latencies_then;
+
+    serve_on_own_rings();
+    count_timed(&timed_then, &latencies_then);
+    for (int i = 0; i < 50; i++)
+        eight_at_once();
+    count_timed(&timed, &latencies);
+    cr_expect_geq(timed - timed_then, 300, "%llu of 400", (unsigned long long)(timed - timed_then));
+    cr_expect_leq(latencies - latencies_then, 400 / MF__LATENCY_SAMPLE + atomic_load(&rig.s->reader_count));
+}
+
 /* Of 8 handlers at once, for good; each queue has one request besides. */
 FS_TEST(ring_session, what_is_too_much_for_own_rings_is_served)
 {

@@ -2669,6 +2669,7 @@ struct mf__slot {
     bool kept;                    /* mf_req_defer(): written in the handler */
     bool inside;                  /* answered on the reader's thread within the handler */
     bool returned;                /* the handler has */
+    bool sampled;                 /* of one that is timed: its latency counts */
     uint64_t received_ns;         /* 0 = not timed */
     uint64_t answered_ns;         /* of one that is timed */
     uint64_t dirents;             /* bytes of entries added to io.body */
@@ -8005,9 +8006,9 @@ void mf__interrupt(struct mf__reader *r, struct mf__slot *slot)
 #define FEW_PER_MEMBER 4u /* requests of a millisecond: handlers of 250 µs and more count as slow */
 #define MANY 16u /* of a millisecond: another reader is not called before each, and answers may wait for each other */
 #define RARE 256 /* one in so many */
-#define OFTEN_GAP 192u  /* handlers that were timed between two that waited: then each reader has a ring of its own, */
-#define SELDOM_GAP 512u /* and after so many without one it has not: to answer several at once is worth as much */
-#define MEAN_LOOKS 64   /* over which it is judged how many handlers wait */
+#define OFTEN_GAP 192u   /* handlers that were timed between two that waited: then each reader has a ring of its own, */
+#define SELDOM_GAP 2048u /* and after so many without one it has not: to answer several at once is worth as much */
+#define MEAN_LOOKS 64    /* over which it is judged how many handlers wait */
 #define LOOKS_BETWEEN 3u
 #define QUIET_TICKS 32u  /* then the monitor sleeps */
 #define WINDOW_MAX 8192u /* ticks */
@@ -10745,6 +10746,7 @@ uint64_t mf__now_ns(void)
 static void begin_timing(struct mf__reader *r, struct mf__slot *slot, uint32_t opcode)
 {
     slot->received_ns = mf__now_ns();
+    slot->sampled = r->sample % MF__LATENCY_SAMPLE == 0;
     r->counts_sleeps = r->cpu >= 0 && opcode < MF_STATS_OPS &&
                        atomic_load_explicit(&r->session->overlong[opcode], memory_order_relaxed) > 0;
     if (r->counts_sleeps)
@@ -10762,7 +10764,8 @@ void mf__count_request(struct mf__reader *r, struct mf__slot *slot)
     if (slot->row->reply == MF__REPLY_NEVER)
         mf__count(&r->stats.no_reply, 1);
     slot->received_ns = 0;
-    if (++r->sample % MF__LATENCY_SAMPLE == 0)
+    /* While readers have rings of their own, all are: once handlers wait no more it shall be seen soon. */
+    if (++r->sample % MF__LATENCY_SAMPLE == 0 || slot->io.own)
         begin_timing(r, slot, hdr->opcode);
 }
 
@@ -10881,7 +10884,7 @@ static void count_latency(struct mf__slot *slot, bool inside)
 
     if (inside)
         slot->answered_ns = now_ns;
-    if (r->session->opts.flags & MF_OPT_NO_LATENCY)
+    if (!slot->sampled || (r->session->opts.flags & MF_OPT_NO_LATENCY))
         return;
     if (inside)
         mf__count(&r->stats.latency[b], 1);
@@ -12531,8 +12534,8 @@ void mf__uring_unlock(struct uring *u); /* instead of pthread_mutex_unlock() on 
 
 void mf__ring_wake(struct mf__channel *ch);
 void mf__ring_nudge(struct ring *r); /* the same for answers that wait, from a thread that is none of the session's */
-/* Wait to be called, while somebody waits for completions already. */
-void mf__ring_follow(struct ring *r);
+/* Wait to be called, while somebody waits for completions already; served: or takes them without having waited. */
+void mf__ring_follow(struct ring *r, bool served);
 
 /* ---- ring_make.c ----------------------------------------------------------------------------------- */
 
@@ -12838,8 +12841,19 @@ static int waited(const struct uring *u, int rc)
     return -EINTR;
 }
 
+/*
+ * Another one was there first, and comes again: he would take what comes then, too, and this thread be woken each time.
+ * Should he be long in his handler, that is found out like elsewhere.
+ */
+static bool was_woken_in_vain(const struct ring *r, uint32_t head)
+{
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW && !anything_completed(&r->u) &&
+           atomic_load_explicit(r->u.cq_head, memory_order_relaxed) != head;
+}
+
 static int await(struct ring *r)
 {
+    uint32_t head;
     int rc;
 
     /* Kept back for a request that another one took. */
@@ -12847,12 +12861,15 @@ static int await(struct ring *r)
         return submit_waiting(r, &r->u);
     transport_ring_leave(r);
     if (atomic_exchange(&r->led, true)) {
-        mf__ring_follow(r);
+        mf__ring_follow(r, false);
         return 0;
     }
     mf__count(&r->counts.waits, 1);
+    head = atomic_load_explicit(r->u.cq_head, memory_order_relaxed);
     rc = wait_for_completion(&r->u);
     atomic_store(&r->led, false);
+    if (rc >= 0 && was_woken_in_vain(r, head))
+        mf__ring_follow(r, true);
     return waited(&r->u, rc);
 }
 
@@ -13095,9 +13112,15 @@ static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
     return true;
 }
 
+/* Nobody is called before handlers that return at once: else somebody looks, a follower or who looks anyway. */
+static bool somebody_looks(struct ring *r)
+{
+    return atomic_load(&r->ch.calling) == MF__CALL_SLOW;
+}
+
 static bool followers_look(struct ring *r)
 {
-    return atomic_load(&r->ch.calling) == MF__CALL_SLOW && atomic_load(&r->vain_looks) < MF__PATIENCE;
+    return somebody_looks(r) && atomic_load(&r->vain_looks) < MF__PATIENCE;
 }
 
 /* With the lock held. Whether to go. */
@@ -13116,7 +13139,7 @@ static bool look_after(struct ring *r, struct transport_ring_follow_watch *w)
     return false;
 }
 
-void mf__ring_follow(struct ring *r)
+void mf__ring_follow(struct ring *r, bool served)
 {
     struct transport_ring_follow_watch w = { .head = atomic_load_explicit(r->u.cq_head, memory_order_relaxed), .wait_ns = MF__WATCH_NS };
     int cancel;
@@ -13130,12 +13153,13 @@ void mf__ring_follow(struct ring *r)
         if (!r->watched)
             w.mine = r->watched = true;
         /* Who gave up leading before he could see this one called nobody. */
-        if (!transport_ring_follow_watch && !atomic_load(&r->led))
+        if (!transport_ring_follow_watch && !(served && somebody_looks(r)) && !atomic_load(&r->led))
             break;
         if (!transport_ring_follow_watch || !w.mine)
             pthread_cond_wait(&r->called, &r->follow);
         else if (look_after(r, &w))
             break;
+        served = false;
     }
     atomic_fetch_sub(&r->followers, 1);
     if (r->calls)
