@@ -305,7 +305,7 @@ static bool others_serve(void)
 
 static pthread_t answerer;
 
-/* Other threads give the answers: there is a ring, or this is skipped. */
+/* Another thread gives the answers. Where there is no ring the end skips the test. */
 static void serve_answered_by_others(void)
 {
     cr_assert_eq(pipe(kept_pipe), 0);
