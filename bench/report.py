@@ -250,13 +250,14 @@ def idle(scenarios: Data | None) -> list[str]:
         [
             f"`{i['row']}`",
             f"{i['cpu_share'] * 100:.3f} %",
-            f"{i['rss_mib']:.1f}",
-            f"{i['pss_mib']:.1f}",
+            f"{i['rss_mib']:.2f}",
+            f"{i['pss_mib']:.2f}",
+            f"{i['own_mib']:.2f}",
             str(i["threads"]),
         ]
         for i in scenarios["idle"]
     ]
-    return table(["row", "of a CPU", "RSS MiB", "PSS MiB", "threads"], rows)
+    return table(["row", "of a CPU", "RSS MiB", "PSS MiB", "own MiB", "threads"], rows)
 
 
 def busy_machine(busy: Data | None) -> list[str]:

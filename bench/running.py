@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -287,12 +288,12 @@ class Running:
         cpu_s = time.clock_gettime((~self.process.pid << 3) | CPUCLOCK_SCHED)
         return Usage(cpu_s, int(f[21]) * PAGE / 2**20, int(f[17]))
 
-    def pss_mib(self) -> float:
-        """Its share of what it maps: shared libraries count by their users."""
-        for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-        return 0.0
+    def memory_mib(self) -> dict[str, float]:
+        """What is resident (rss), its share of that, for shared libraries count by their users (pss), and what is
+        nobody else's nor a file's (own)."""
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        kib = {name: int(size) for name, size in re.findall(r"^(\w+): +(\d+) kB$", text, re.M)}
+        return {"rss_mib": kib["Rss"] / 1024, "pss_mib": kib["Pss"] / 1024, "own_mib": kib["Anonymous"] / 1024}
 
     def placement(self) -> str:
         """How many threads there are, which CPUs they are bound to, and how they

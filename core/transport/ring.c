@@ -239,8 +239,8 @@ MF__COLD static int go_on_registering(struct ring *r)
  */
 static bool may_hold(struct ring *r)
 {
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW &&
-           atomic_load_explicit(&r->u.held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(&r->u);
+    return somebody_looks(r) && atomic_load_explicit(&r->u.held, memory_order_relaxed) < SUBMISSIONS - 1 &&
+           anything_completed(&r->u);
 }
 
 bool mf__ring_has_more(struct mf__channel *ch)
@@ -319,7 +319,7 @@ static int waited(const struct uring *u, int rc)
  */
 static bool was_woken_in_vain(const struct ring *r, uint32_t head)
 {
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW && !anything_completed(&r->u) &&
+    return somebody_looks(r) && !anything_completed(&r->u) &&
            atomic_load_explicit(r->u.cq_head, memory_order_relaxed) != head;
 }
 
@@ -371,8 +371,7 @@ static bool another_must_wait(struct ring *r, const struct mf__io *got)
 {
     if (!atomic_load(&r->followers) && !answers_wait(&r->u))
         return false; /* there is nobody to call, and nothing to submit */
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) != MF__CALL_SLOW || !r->opts.may_wait ||
-           r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
+    return !somebody_looks(r) || !r->opts.may_wait || r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
 }
 
 /* 0: nothing will come there; else as receive_shared(). */

@@ -36,13 +36,7 @@ static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
     return true;
 }
 
-/* Nobody is called before handlers that return at once: else somebody looks, a follower or who looks anyway. */
-static bool somebody_looks(struct ring *r)
-{
-    return atomic_load(&r->ch.calling) == MF__CALL_SLOW;
-}
-
-static bool followers_look(struct ring *r)
+static bool followers_look(const struct ring *r)
 {
     return somebody_looks(r) && atomic_load(&r->vain_looks) < MF__PATIENCE;
 }
@@ -135,37 +129,4 @@ void mf__ring_wake(struct mf__channel *ch)
     mf__uring_wake(&r->u);
     mf__ring_call(&r->ch);
     tell_followers(r);
-}
-
-void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
-{
-    struct ring *r = ring_of(ch);
-
-    *out = (struct mf__ring_counts){
-        .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
-        .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
-        .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
-        .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
-        .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
-        .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
-    };
-    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
-        out->own += atomic_load_explicit(&own->requests, memory_order_relaxed);
-    for (uint32_t i = 0; i < r->count; i++)
-        out->requests += atomic_load_explicit(&r->entries[i].requests, memory_order_relaxed);
-}
-
-int mf__ring_state(struct mf__channel *ch)
-{
-    return atomic_load(&ring_of(ch)->state);
-}
-
-void mf__ring_refuse(struct mf__channel *ch, int error)
-{
-    struct ring *r = ring_of(ch);
-    int state = atomic_load(&r->state);
-
-    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
-        continue;
-    mf__ring_wake(ch);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ring_make.c - whether rings can be had, making and unmaking them. */
+/* ring_make.c - whether rings can be had, making and unmaking them; how far one has come. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -237,4 +237,39 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     atomic_init(&r->ch.refs, 1);
     *out = &r->ch;
     return 0;
+}
+
+/* ---- how far it has come ------------------------------------------------------------------------ */
+
+void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
+{
+    struct ring *r = ring_of(ch);
+
+    *out = (struct mf__ring_counts){
+        .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
+        .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
+        .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
+        .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
+        .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
+        .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
+    };
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        out->own += atomic_load_explicit(&own->requests, memory_order_relaxed);
+    for (uint32_t i = 0; i < r->count; i++)
+        out->requests += atomic_load_explicit(&r->entries[i].requests, memory_order_relaxed);
+}
+
+int mf__ring_state(struct mf__channel *ch)
+{
+    return atomic_load(&ring_of(ch)->state);
+}
+
+void mf__ring_refuse(struct mf__channel *ch, int error)
+{
+    struct ring *r = ring_of(ch);
+    int state = atomic_load(&r->state);
+
+    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
+        continue;
+    mf__ring_wake(ch);
 }

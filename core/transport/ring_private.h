@@ -134,6 +134,12 @@ static inline bool anything_completed(const struct uring *u)
            atomic_load_explicit(u->cq_tail, memory_order_acquire);
 }
 
+/* Nobody is called before handlers that return at once: else somebody looks, a follower or who looks anyway. */
+static inline bool somebody_looks(const struct ring *r)
+{
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW;
+}
+
 /* ---- ring.c ---------------------------------------------------------------------------------------- */
 
 extern const struct mf__transport mf__ring_transport;

@@ -205,21 +205,6 @@ static int32_t wait_a_little(struct mf_call *c, struct fs_rig *r)
     return FS_DEFAULT;
 }
 
-static uint64_t came_on_own_rings(void)
-{
-    uint64_t sum = 0;
-
-    pthread_mutex_lock(&rig.s->lock); /* the rings go at the end */
-    for (uint32_t i = 0; i < rig.s->ring_count; i++) {
-        struct mf__ring_counts n;
-
-        mf__ring_counts(rig.s->rings[i], &n);
-        sum += n.own;
-    }
-    pthread_mutex_unlock(&rig.s->lock);
-    return sum;
-}
-
 static void readers_on_own_rings(void)
 {
     rig.opts.readers = 0;
@@ -230,7 +215,7 @@ static void readers_on_own_rings(void)
         cr_skip_test("needs the fuse module's parameter enable_uring to be on");
     }
     start_load();
-    FS_UNTIL(came_on_own_rings() > 300);
+    FS_UNTIL(fs_on_own_rings(&rig) > 300);
 }
 
 /* The last one comes in the middle of the load, the others when it is over and readers wait in vain. */

@@ -285,6 +285,20 @@ struct mf_info fs_info(struct fs_rig *rig)
     return info;
 }
 
+uint64_t fs_on_own_rings(struct fs_rig *rig)
+{
+    struct mf__ring_counts n;
+    uint64_t sum = 0;
+
+    pthread_mutex_lock(&rig->s->lock); /* the rings go at the end */
+    for (uint32_t i = 0; i < rig->s->ring_count; i++) {
+        mf__ring_counts(rig->s->rings[i], &n);
+        sum += n.own;
+    }
+    pthread_mutex_unlock(&rig->s->lock);
+    return sum;
+}
+
 unsigned fs_logged(struct fs_rig *rig, const char *text)
 {
     unsigned n = 0;

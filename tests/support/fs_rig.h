@@ -93,6 +93,8 @@ void fs_let_go(struct fs_rig *rig, unsigned n, const uint64_t *ids);
 
 struct mf_reader_stats fs_stats(struct fs_rig *rig, uint32_t reader);
 struct mf_info fs_info(struct fs_rig *rig);
+/* Requests that came on rings of readers' own. */
+uint64_t fs_on_own_rings(struct fs_rig *rig);
 unsigned fs_logged(struct fs_rig *rig, const char *text); /* how many times */
 
 /*

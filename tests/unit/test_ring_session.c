@@ -568,18 +568,6 @@ static void eight_at_once(void)
         cr_assert_eq(fs_wait(&rig, ids[i]), 0);
 }
 
-static uint64_t came_on_own_rings(void)
-{
-    struct mf__ring_counts n;
-    uint64_t sum = 0;
-
-    for (uint32_t i = 0; i < rig.s->ring_count; i++) {
-        mf__ring_counts(rig.s->rings[i], &n);
-        sum += n.own;
-    }
-    return sum;
-}
-
 /* Handlers wait until most requests come there. */
 static void wait_for_own_rings(void)
 {
@@ -587,9 +575,9 @@ static void wait_for_own_rings(void)
 
     atomic_store(&waits_now, true);
     for (int i = 0; i < 2000 && n < 6; i++) {
-        before = came_on_own_rings();
+        before = fs_on_own_rings(&rig);
         eight_at_once();
-        n = came_on_own_rings() - before;
+        n = fs_on_own_rings(&rig) - before;
     }
     cr_assert_geq(n, 6, "of 8 requests %llu came on rings of readers' own", (unsigned long long)n);
 }
@@ -615,10 +603,10 @@ FS_TEST(ring_session, where_they_do_so_no_more_requests_come_on_the_shared_one)
     serve_on_own_rings();
     atomic_store(&waits_now, false);
     for (int i = 0; i < 20000 && n; i++) {
-        before = came_on_own_rings();
+        before = fs_on_own_rings(&rig);
         for (int j = 0; j < 20; j++)
             eight_at_once();
-        n = came_on_own_rings() - before;
+        n = fs_on_own_rings(&rig) - before;
     }
     cr_expect_eq(n, 0);
     wait_for_own_rings(); /* they may again */

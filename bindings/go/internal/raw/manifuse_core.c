@@ -12505,6 +12505,12 @@ static inline bool anything_completed(const struct uring *u)
            atomic_load_explicit(u->cq_tail, memory_order_acquire);
 }
 
+/* Nobody is called before handlers that return at once: else somebody looks, a follower or who looks anyway. */
+static inline bool somebody_looks(const struct ring *r)
+{
+    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW;
+}
+
 /* ---- ring.c ---------------------------------------------------------------------------------------- */
 
 extern const struct mf__transport mf__ring_transport;
@@ -12767,8 +12773,8 @@ MF__COLD static int go_on_registering(struct ring *r)
  */
 static bool may_hold(struct ring *r)
 {
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW &&
-           atomic_load_explicit(&r->u.held, memory_order_relaxed) < SUBMISSIONS - 1 && anything_completed(&r->u);
+    return somebody_looks(r) && atomic_load_explicit(&r->u.held, memory_order_relaxed) < SUBMISSIONS - 1 &&
+           anything_completed(&r->u);
 }
 
 bool mf__ring_has_more(struct mf__channel *ch)
@@ -12847,7 +12853,7 @@ static int waited(const struct uring *u, int rc)
  */
 static bool was_woken_in_vain(const struct ring *r, uint32_t head)
 {
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) == MF__CALL_SLOW && !anything_completed(&r->u) &&
+    return somebody_looks(r) && !anything_completed(&r->u) &&
            atomic_load_explicit(r->u.cq_head, memory_order_relaxed) != head;
 }
 
@@ -12899,8 +12905,7 @@ static bool another_must_wait(struct ring *r, const struct mf__io *got)
 {
     if (!atomic_load(&r->followers) && !answers_wait(&r->u))
         return false; /* there is nobody to call, and nothing to submit */
-    return atomic_load_explicit(&r->ch.calling, memory_order_relaxed) != MF__CALL_SLOW || !r->opts.may_wait ||
-           r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
+    return !somebody_looks(r) || !r->opts.may_wait || r->opts.may_wait(r->opts.user, got->msg.hdr.opcode);
 }
 
 /* 0: nothing will come there; else as receive_shared(). */
@@ -13112,13 +13117,7 @@ static bool left_alone(struct ring *r, uint32_t head, uint32_t head_then)
     return true;
 }
 
-/* Nobody is called before handlers that return at once: else somebody looks, a follower or who looks anyway. */
-static bool somebody_looks(struct ring *r)
-{
-    return atomic_load(&r->ch.calling) == MF__CALL_SLOW;
-}
-
-static bool followers_look(struct ring *r)
+static bool followers_look(const struct ring *r)
 {
     return somebody_looks(r) && atomic_load(&r->vain_looks) < MF__PATIENCE;
 }
@@ -13213,42 +13212,9 @@ void mf__ring_wake(struct mf__channel *ch)
     tell_followers(r);
 }
 
-void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
-{
-    struct ring *r = ring_of(ch);
-
-    *out = (struct mf__ring_counts){
-        .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
-        .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
-        .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
-        .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
-        .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
-        .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
-    };
-    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
-        out->own += atomic_load_explicit(&own->requests, memory_order_relaxed);
-    for (uint32_t i = 0; i < r->count; i++)
-        out->requests += atomic_load_explicit(&r->entries[i].requests, memory_order_relaxed);
-}
-
-int mf__ring_state(struct mf__channel *ch)
-{
-    return atomic_load(&ring_of(ch)->state);
-}
-
-void mf__ring_refuse(struct mf__channel *ch, int error)
-{
-    struct ring *r = ring_of(ch);
-    int state = atomic_load(&r->state);
-
-    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
-        continue;
-    mf__ring_wake(ch);
-}
-
 /* ==== core/transport/ring_make.c ==== */
 /* SPDX-License-Identifier: MIT */
-/* ring_make.c - whether rings can be had, making and unmaking them. */
+/* ring_make.c - whether rings can be had, making and unmaking them; how far one has come. */
 
 
 /* ---- can it be had? ------------------------------------------------------------------------------------ */
@@ -13481,6 +13447,41 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     atomic_init(&r->ch.refs, 1);
     *out = &r->ch;
     return 0;
+}
+
+/* ---- how far it has come ------------------------------------------------------------------------ */
+
+void mf__ring_counts(struct mf__channel *ch, struct mf__ring_counts *out)
+{
+    struct ring *r = ring_of(ch);
+
+    *out = (struct mf__ring_counts){
+        .behind = atomic_load_explicit(&r->counts.behind, memory_order_relaxed),
+        .waits = atomic_load_explicit(&r->counts.waits, memory_order_relaxed),
+        .batches = atomic_load_explicit(&r->counts.batches, memory_order_relaxed),
+        .calls = atomic_load_explicit(&r->counts.calls, memory_order_relaxed),
+        .blocked = atomic_load_explicit(&r->counts.blocked, memory_order_relaxed),
+        .nudges = atomic_load_explicit(&r->counts.nudges, memory_order_relaxed),
+    };
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        out->own += atomic_load_explicit(&own->requests, memory_order_relaxed);
+    for (uint32_t i = 0; i < r->count; i++)
+        out->requests += atomic_load_explicit(&r->entries[i].requests, memory_order_relaxed);
+}
+
+int mf__ring_state(struct mf__channel *ch)
+{
+    return atomic_load(&ring_of(ch)->state);
+}
+
+void mf__ring_refuse(struct mf__channel *ch, int error)
+{
+    struct ring *r = ring_of(ch);
+    int state = atomic_load(&r->state);
+
+    while (state >= 0 && !atomic_compare_exchange_weak(&r->state, &state, error))
+        continue;
+    mf__ring_wake(ch);
 }
 
 /* ==== core/transport/ring_own.c ==== */
