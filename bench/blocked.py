@@ -40,7 +40,7 @@ BARE = (
     Server("bare-ring", "responder", "20 rings a queue", BARE_RING, transport="ring"),
     Server("bare-ring-yield", "responder", "20 rings a queue", BARE_RING + " --yield", transport="ring"),
 )
-BARE_SCENARIOS = ("unloaded", "sleep1ms", "sleep10ms-1in100")
+BARE_SCENARIOS = ("unloaded", "sleep1ms", "foreign1ms", "sleep10ms-1in100")
 
 ROWS = (
     *(Server(f"slow-{lang}-{transport}", f"slow-{lang}", "auto", command + option, transport=transport)

@@ -28,6 +28,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -51,12 +52,12 @@ struct options {
     bool clone;
     bool pin;
     bool yield;
-    bool slow;
 };
 
 static struct reader readers[MAX_READERS];
 static pthread_t main_thread;
 static int (*answer)(uint32_t, uint64_t, const void *, const char *, void *) = null_answer;
+static bool slow;
 
 static void die(const char *what)
 {
@@ -79,14 +80,31 @@ static void reply(struct reader *r, const struct fuse_in_header *h, int rc)
         memset(o + 1, 0, body);
 }
 
+/* On the thread of slow_fs.h. */
+static void reply_later(void *who, uint64_t unique, int size)
+{
+    static const char zeros[FILE_SIZE];
+    struct reader *r = who;
+    struct fuse_out_header head = { .len = (uint32_t)(sizeof(head) + (size_t)size), .unique = unique };
+    const struct iovec iov[2] = { { &head, sizeof(head) }, { (void *)(uintptr_t)zeros, (size_t)size } };
+
+    if (writev(r->fd, iov, 2) < 0 && errno != ENOENT && errno != ENODEV)
+        fprintf(stderr, "responder: a later reply: %s\n", strerror(errno));
+}
+
 static void serve(struct reader *r, const struct fuse_in_header *h)
 {
     void *body = r->out + sizeof(struct fuse_out_header);
     const char *name = (const char *)(h + 1) + (h->opcode == FUSE_CREATE ? sizeof(struct fuse_create_in) : 0);
+    int rc;
 
     if (h->opcode == FUSE_FORGET || h->opcode == FUSE_BATCH_FORGET || h->opcode == FUSE_INTERRUPT)
         return; /* every answer is on its way already */
-    reply(r, h, answer(h->opcode, h->nodeid, h + 1, name, body));
+    rc = answer(h->opcode, h->nodeid, h + 1, name, body);
+    if (rc > 0 && slow && slow_is_deferred(h->opcode, h->nodeid))
+        slow_defer((struct slow_deferred){ .answer = reply_later, .who = r, .unique = h->unique, .size = rc });
+    else
+        reply(r, h, rc);
 }
 
 static void *reader_main(void *arg)
@@ -242,7 +260,7 @@ static void parse(int argc, char **argv, struct options *o)
         else if (c == 'y')
             o->yield = true;
         else if (c == 's')
-            o->slow = true;
+            slow = true;
         else
             usage();
     }
@@ -260,10 +278,6 @@ int main(int argc, char **argv)
     int fd;
 
     parse(argc, argv, &o);
-    if (o.slow) {
-        slow_begin();
-        answer = slow_answer;
-    }
     main_thread = pthread_self();
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
@@ -271,6 +285,10 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by the readers */
+    if (slow) {
+        slow_begin();
+        answer = slow_answer;
+    }
 
     readers[0].in = map(RECV_SIZE);
     readers[0].out = map(RECV_SIZE);

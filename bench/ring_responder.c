@@ -15,6 +15,7 @@
 #include <linux/io_uring.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -61,6 +62,7 @@ struct server {
     char *payloads[DEPTH];
     struct iovec iov[DEPTH][2];
     unsigned pending, gone;
+    sem_t answered;
 };
 
 static struct {
@@ -117,6 +119,15 @@ static void push(struct server *s, unsigned entry, uint32_t cmd, uint64_t commit
     s->pending++;
 }
 
+/* On the thread of slow_fs.h: the ring's own sends the answer, for the next request would come in the sender's context. */
+static void let_go(void *who, uint64_t unique, int size)
+{
+    struct server *s = who;
+
+    (void)unique, (void)size;
+    sem_post(&s->answered);
+}
+
 static void serve(struct server *s, unsigned entry)
 {
     struct head *h = s->heads[entry];
@@ -127,6 +138,10 @@ static void serve(struct server *s, unsigned entry)
 
     memcpy(&in, h->in_out, sizeof(in));
     rc = conf.answer(in.opcode, in.nodeid, h->op_in, payload, payload);
+    if (rc > 0 && conf.answer == slow_answer && slow_is_deferred(in.opcode, in.nodeid)) {
+        slow_defer((struct slow_deferred){ .answer = let_go, .who = s });
+        sem_wait(&s->answered);
+    }
     if (in.opcode == FUSE_READ && rc > 0)
         memcpy(payload, zeros, (size_t)rc); /* as for a server whose data lie somewhere */
     out->len = sizeof(*out) + (unsigned)(rc > 0 ? rc : 0);
@@ -308,8 +323,6 @@ int main(int argc, char **argv)
     int sig;
 
     parse(argc, argv);
-    if (conf.answer == slow_answer)
-        slow_begin();
     main_thread = pthread_self();
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
@@ -317,12 +330,15 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by all threads */
+    if (conf.answer == slow_answer)
+        slow_begin();
     mount_fs();
     handshake();
     if (conf.yield)
         yield_group("ring_responder");
     for (unsigned i = 0; i < conf.threads * (unsigned)cpus && i < MAX_SERVERS; i++) {
         servers[i].cpu = i / conf.threads;
+        sem_init(&servers[i].answered, 0, 0);
         if (pthread_create(&servers[i].thread, NULL, server_main, &servers[i]))
             die("cannot start a thread");
     }
