@@ -234,13 +234,29 @@ def touch(fleet: Fleet, cells: Cells) -> None:
                 break
 
 
-def measure(fleet: Fleet, args: argparse.Namespace, cells: Cells, pace: Pace, samples: Samples) -> None:
-    touch(fleet, cells)
+def measure(fleet: Fleet, args: argparse.Namespace, cells: Cells, pace: Pace, turns: range, samples: Samples) -> None:
     pace.began = time.monotonic()
-    for turn in range(args.rounds):
+    for turn in turns:
         for (op, clients), names in cells.items():
-            say(f"round {turn + 1} of {args.rounds}: {op}, {clients} clients")
+            say(f"round {turn + 1} of {turns.stop}: {op}, {clients} clients")
             one_cell(fleet, args, pace, turn, op, clients, names, samples)
+
+
+def summed_up(data: dict[str, Any], fleet: Fleet, samples: Samples, others: float) -> dict[str, Any]:
+    return data | {
+        "servers": list(fleet.info.values()),
+        "cells": [results.summarize(*key, found, others) for key, found in samples.items()],
+    }
+
+
+def measure_again(fleet: Fleet, args: argparse.Namespace, cells: Cells, data: dict[str, Any], samples: Samples) -> None:
+    """What the rounds so far leave in doubt, held or missed."""
+    wanted = results.undecided(summed_up(data, fleet, samples, args.others))
+    rows = {(op, n): [name for name in names if (name, op, n) in wanted] for (op, n), names in cells.items()}
+    less = {key: names for key, names in rows.items() if names}
+    data["config"] |= {"again": args.again, "cells_again": len(wanted)}
+    pace = Pace(data["config"]["seconds"], data["config"]["warmup"], max(1, args.again * len(wanted)))
+    measure(fleet, args, less, pace, range(args.rounds, args.rounds + args.again), samples)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -249,7 +265,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(f"bench: {len(servers)} servers, {pace.samples} samples of {pace.seconds:.2f} s: "
           f"about {pace.expected() / 60 + 0.5:.0f} minutes", file=sys.stderr)  # fmt: skip
     data: dict[str, Any] = {
-        "format": 2,
+        "format": 3,
         "machine": machine(),
         "config": {
             "suite": args.suite,
@@ -269,11 +285,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     try:
         with cleaned_up(fleet):
             fleet.start()
-            measure(fleet, args, cells, pace, samples)
+            touch(fleet, cells)
+            measure(fleet, args, cells, pace, range(args.rounds), samples)
+            if args.again:
+                measure_again(fleet, args, cells, data, samples)
     except SystemExit as e:  # what was measured before a signal is still worth showing
         data["interrupted"] = e.code
-    data["servers"] = list(fleet.info.values())
-    data["cells"] = [results.summarize(*key, found, args.others) for key, found in samples.items()]
+    data = summed_up(data, fleet, samples, args.others)
     data["comparisons"] = results.comparisons(data)
     return data
 
@@ -379,8 +397,10 @@ def own_parts(args: argparse.Namespace) -> tuple[Part, ...]:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--suite", choices=list(SUITES), default="quick")
-    p.add_argument("--minutes", type=float, help="the whole run, about (default: the suite's)")
+    p.add_argument("--minutes", type=float, help="the rounds, about (default: the suite's)")
     p.add_argument("--rounds", type=int, help="(default: the suite's)")
+    p.add_argument("--again", type=int, metavar="ROUNDS",
+                   help="further rounds of what these leave in doubt (default: the suite's)")  # fmt: skip
     p.add_argument("--seconds", type=float, help="measured time of one sample, instead of what --minutes allows")
     p.add_argument("--warmup", type=float, help="untimed, before each sample (default: a fifth of it)")
     p.add_argument("--others", type=float, default=0.1, metavar="SHARE",
@@ -414,6 +434,9 @@ def parse() -> argparse.Namespace:
             p.error(f"no server matches {args.servers!r}; see --list")
     args.rounds = suite.rounds if args.rounds is None else args.rounds
     args.minutes = suite.minutes if args.minutes is None else args.minutes
+    args.again = (0 if args.suite is None else suite.again) if args.again is None else args.again
+    if args.again < 0:
+        p.error("--again must not be negative")
     if args.rounds < 1 or args.minutes <= 0 or (args.seconds is not None and args.seconds <= 0):
         p.error("--rounds, --minutes and --seconds must be positive")
     args.json = args.json.resolve()

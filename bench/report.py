@@ -152,12 +152,12 @@ def requirements(found: list[Data]) -> list[str]:
         rows.setdefault((c["about"], c["transport"], c["op"]), {})[c["clients"]] = requirement_cell(c)
     lines = [[*key, *(cells.get(n, "") for n in numbers)] for key, cells in rows.items()]
     far = sum(bool(results.out_of_reach(c)) for c in found)
-    doubtful = sum(results.in_doubt(c) for c in found)
+    doubtful = sum(results.doubtful(c) for c in found)
     return [
         f"{held} of {len(found)} hold. {far} of the others are out of reach on this machine: not even the best loop "
         "without engine, whose ratio is given, comes as far. A cell has the ratio and in parentheses what it must be; "
-        f"bold ones are missed. {doubtful} of these held in two rounds or more, which is said with them: a run of this "
-        "length does not tell them from those that hold. "
+        f"bold ones are missed; {doubtful} have a question mark: their rounds do not tell which side of it they are on "
+        "(sign test at one in ten). "
         "For streams, the CPU time per GiB is given where it exceeds the other's, which misses it too.",
         "",
         *table(["requirement", "transport", "operation", *clients_head(numbers)], lines),
@@ -168,11 +168,9 @@ def requirement_cell(c: Data) -> str:
     text = f"{c['ratio']:.2f} ({c['minimum']:.2f})"
     if results.out_of_reach(c):
         text += f", bare loop {c['bare_ratio']:.2f}"
-    if results.in_doubt(c):
-        text += f", in {c['rounds_held']} of {c['rounds']} rounds"
     if c.get("cost_ratio") is not None and c["cost_ratio"] > 1.0:
         text += f", {c['cost_ratio']:.2f} times the CPU"
-    return text if c["holds"] else f"**{text}**"
+    return text if c["holds"] else f"**{text}**" + (" ?" if results.doubtful(c) else "")
 
 
 def servers(t: Table) -> list[str]:

@@ -7,7 +7,8 @@ that a table can be printed again from the file.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import sqrt
 from statistics import median
 from typing import Any
 
@@ -43,6 +44,7 @@ def summarize(server: str, op: str, clients: int, samples: list[Data], limit: fl
         "max_us": max(s["max_us"] for s in samples),
         "server_cpu_s_per_million_ops": cpu / total * 1e6 if total else 0.0,
         "server_cpu_s_per_gib": cpu / moved * 2**30 if moved else None,
+        "server_cpu_s_per_gib_all": [s["server_cpu_s"] / s["bytes_total"] * 2**30 for s in samples if s["bytes_total"]],
         "all_cpu_s_per_million_ops": both / total * 1e6 if total else 0.0,
         "rss_mib": max(s["rss_mib"] for s in samples),
         "threads": max(s["threads"] for s in samples),
@@ -79,14 +81,14 @@ def ring_request_us(t: Table) -> float | None:
     return 1e6 / cell["ops_per_s"] if cell and cell["ops_per_s"] else None
 
 
-def paired_ratios(ours: Cell, theirs: Cell) -> list[float]:
+def paired_ratios(ours: Cell, theirs: Cell, what: str = "ops_per_s_all") -> list[float]:
     """The rounds' ratios: both ran within one round, so what the machine did at that time falls out."""
-    pairs = zip(ours["ops_per_s_all"], theirs["ops_per_s_all"], strict=False)
-    return [a / b for a, b in pairs if b]
+    return [a / b for a, b in zip(ours[what], theirs[what], strict=False) if b]
 
 
-def paired_ratio(ours: Cell, theirs: Cell) -> float:
-    return median(paired_ratios(ours, theirs))
+def leaves_in_doubt(held: Sequence[bool]) -> bool:
+    """May it be by chance on which side of the limit the rounds' median lies? The sign test at one in ten."""
+    return abs(2 * sum(held) - len(held)) < 1.645 * sqrt(len(held))
 
 
 def compare(t: Table, r: Requirement, op: str, clients: int) -> Data | None:
@@ -110,15 +112,31 @@ def compare(t: Table, r: Requirement, op: str, clients: int) -> Data | None:
         "missed_by": max(0.0, minimum - ratio),
         "rounds": len(ratios),
         "rounds_held": sum(r >= minimum for r in ratios),
+        "in_doubt": leaves_in_doubt([r >= minimum for r in ratios]),
         "holds": ratio >= minimum,
     }
     bare = t.best(t.rows(r.bare, r.session), op, clients)
     if bare:
-        found["bare"], found["bare_ratio"] = bare["server"], paired_ratio(bare, theirs)
-    if r.cheaper:
-        ours_cost, theirs_cost = ours["server_cpu_s_per_gib"], theirs["server_cpu_s_per_gib"]
-        found["cost_ratio"] = ours_cost / theirs_cost if theirs_cost else None
-        found["holds"] = found["holds"] and (found["cost_ratio"] is None or found["cost_ratio"] <= 1.0)
+        found["bare"], found["bare_ratio"] = bare["server"], median(paired_ratios(bare, theirs))
+    costs = paired_ratios(ours, theirs, "server_cpu_s_per_gib_all") if r.cheaper else []
+    if costs:
+        found["cost_ratio"] = median(costs)
+        found["cost_in_doubt"] = leaves_in_doubt([c <= 1.0 for c in costs])
+        found["holds"] = found["holds"] and found["cost_ratio"] <= 1.0
+    return found
+
+
+def undecided(data: Data) -> set[tuple[str, str, int]]:
+    """The cells of what the rounds leave in doubt, held or missed; of all rows among which the best was looked for."""
+    t = Table(data)
+    found: set[tuple[str, str, int]] = set()
+    for r in REQUIREMENTS:
+        rows = [s["name"] for patterns in (r.ours, r.theirs, r.bare) for s in t.rows(patterns, r.session)]
+        for op in r.ops:
+            for n in t.clients:
+                c = compare(t, r, op, n)
+                if c and not out_of_reach(c) and (c["in_doubt"] or c.get("cost_in_doubt")):
+                    found |= {(name, op, n) for name in rows} & t.cells.keys()
     return found
 
 
@@ -199,16 +217,20 @@ def out_of_reach(c: Data) -> str:
     return f", out of reach: {c['bare']} is at {c['bare_ratio']:.2f}"
 
 
-def in_doubt(c: Data) -> bool:
-    """Missed, but two of the rounds or more reached it: the run does not tell which of both is true."""
-    return c["ratio"] < c["minimum"] and not out_of_reach(c) and int(c["rounds_held"]) >= 2
+def doubtful(c: Data) -> bool:
+    """Missed, as it may be by chance."""
+    if c["holds"] or out_of_reach(c):
+        return False
+    slow = c["ratio"] < c["minimum"]
+    dear = c.get("cost_ratio", 0) > 1.0
+    return bool((c["in_doubt"] or not slow) and (c.get("cost_in_doubt") or not dear))
 
 
 def verdict(c: Data) -> str:
     parts = []
     if c["ratio"] < c["minimum"]:
-        doubt = f", held in {c['rounds_held']} of {c['rounds']} rounds" if in_doubt(c) else ""
-        parts.append(f"MISSED by {c['missed_by']:.2f}" + out_of_reach(c) + doubt)
+        parts.append(f"MISSED by {c['missed_by']:.2f}, in {c['rounds'] - c['rounds_held']} of {c['rounds']} rounds"
+                     + out_of_reach(c))  # fmt: skip
     if c.get("cost_ratio") is not None and c["cost_ratio"] > 1.0:
         parts.append(f"MISSED: {c['cost_ratio']:.2f} times their CPU per GiB")
     return "; ".join(parts) or "holds"
@@ -250,6 +272,13 @@ def too_busy(data: Data) -> bool:
     return bool(sum(x["spoilt"] for x in data["cells"]) * 4 > samples)
 
 
+def again_line(config: Data) -> list[str]:
+    if not config.get("again"):
+        return []
+    return [f"{config['again']} further rounds of {config['cells_again']} cells, those of requirements that the first "
+            "left in doubt, held or missed"]  # fmt: skip
+
+
 def circumstances(data: Data) -> list[str]:
     """Where and how it was measured, one sentence each."""
     m, c = data["machine"], data["config"]
@@ -260,6 +289,7 @@ def circumstances(data: Data) -> list[str]:
         f"autogroup {m['autogroup']}, load average {m['load']:.2f}, {m['date']}",
         f"{c['rounds']} rounds of {c['seconds']:g} s for each cell, interleaved; medians; "
         "each server in a session of its own, but those marked @shared; clients unpinned",
+        *again_line(c),
         f"samples in which others took more than {c['others']:.0%} of the CPUs, after up to "
         f"{c['retries']} retries: {spoilt} of {samples}",
     ]

@@ -170,7 +170,8 @@ class Part:
 class Suite:
     parts: tuple[Part, ...]
     rounds: int
-    minutes: float
+    minutes: float  # of these
+    again: int = 0  # further rounds, of what the first leave in doubt
 
 
 OURS = ("c-auto", "c-ring", "python-auto", "python-ring", "go-auto", "go-ring")
@@ -196,6 +197,7 @@ SUITES = {
         ),
         rounds=7,
         minutes=20,
+        again=14,
     ),
     "everything": Suite(
         (
