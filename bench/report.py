@@ -274,13 +274,15 @@ def busy_machine(busy: Data | None) -> list[str]:
     rows = [[hogs, case[name], f"`{row}`", *(cells.get(load, "") for load in loads)]
             for (hogs, name, row), cells in found.items()]  # fmt: skip
     judged = [c["holds"] for c in busy["cells"] if "holds" in c]
+    doubtful = sum(c.get("doubtful", False) for c in busy["cells"])
     plain = ", ".join(f"`{name}`" for name in config["references"].values())
     bare = " and ".join(f"`{name}` on the {transport}" for transport, name in config["bare"].items())
     return [
         f"{m['cpus']} CPUs and as many hogs, {m['date']}; medians of {config['rounds']} rounds of "
         f"{config['seconds']:.2f} s. Of what is scheduled plainly, the calls per second and the p99 are given: "
         f"{plain}, and the bare loops {bare}. Of the others, the ratios of calls and p99 to the same server scheduled "
-        f"plainly, and of calls to the bare loop. {sum(judged)} of {len(judged)} hold, bold ones are missed.",
+        f"plainly, and of calls to the bare loop. {sum(judged)} of {len(judged)} hold, bold ones are missed; {doubtful}"
+        " have a question mark, whose rounds do not tell which side of it they are on.",
         "",
         *table(["hogs", "servers", "row", *(f"{op}, {clients_head([n])[0]}" for op, n in loads)], rows),
         "",
@@ -293,7 +295,7 @@ def busy_cell(c: Data) -> str:
     if "holds" not in c:
         return f"{c['ops_per_s']:,.0f} ({c['p99_us']:,.0f} µs)"
     text = f"{c['share']:.2f}, {c['latency']:.2f}" + ("" if c["bare"] is None else f"; {c['bare']:.2f}")
-    return text if c["holds"] else f"**{text}**"
+    return text if c["holds"] else f"**{text}**" + (" ?" if c.get("doubtful") else "")
 
 
 def undisturbed(data: Data | None) -> list[str]:
