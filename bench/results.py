@@ -86,6 +86,10 @@ def paired_ratios(ours: Cell, theirs: Cell, what: str = "ops_per_s_all") -> list
     return [a / b for a, b in zip(ours[what], theirs[what], strict=False) if b]
 
 
+def paired_ratio(ours: Cell, theirs: Cell) -> float:
+    return median(paired_ratios(ours, theirs))
+
+
 def leaves_in_doubt(held: Sequence[bool]) -> bool:
     """May it be by chance on which side of the limit the rounds' median lies? The sign test at one in ten."""
     return abs(2 * sum(held) - len(held)) < 1.645 * sqrt(len(held))
@@ -117,7 +121,7 @@ def compare(t: Table, r: Requirement, op: str, clients: int) -> Data | None:
     }
     bare = t.best(t.rows(r.bare, r.session), op, clients)
     if bare:
-        found["bare"], found["bare_ratio"] = bare["server"], median(paired_ratios(bare, theirs))
+        found["bare"], found["bare_ratio"] = bare["server"], paired_ratio(bare, theirs)
     costs = paired_ratios(ours, theirs, "server_cpu_s_per_gib_all") if r.cheaper else []
     if costs:
         found["cost_ratio"] = median(costs)
