@@ -259,11 +259,15 @@ def measure_again(fleet: Fleet, args: argparse.Namespace, cells: Cells, data: di
     measure(fleet, args, less, pace, range(args.rounds, args.rounds + args.again), samples)
 
 
+def then_again(rounds: int) -> str:
+    return f", then {rounds} rounds of what these leave in doubt" if rounds else ""
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     servers, cells = plan(args.parts, SERVERS, args.extra)
     pace = Pace.of(args, sum(len(names) for names in cells.values()))
     print(f"bench: {len(servers)} servers, {pace.samples} samples of {pace.seconds:.2f} s: "
-          f"about {pace.expected() / 60 + 0.5:.0f} minutes", file=sys.stderr)  # fmt: skip
+          f"about {pace.expected() / 60 + 0.5:.0f} minutes{then_again(args.again)}", file=sys.stderr)  # fmt: skip
     data: dict[str, Any] = {
         "format": 3,
         "machine": machine(),
@@ -468,7 +472,7 @@ def listing() -> None:
         servers, cells = plan(suite.parts, SERVERS, [])
         count = sum(len(names) for names in cells.values())
         print(f"suite {name}: {suite.rounds} rounds of {count} cells, {len(servers)} servers, "
-              f"about {suite.minutes:g} minutes")  # fmt: skip
+              f"about {suite.minutes:g} minutes{then_again(suite.again)}")  # fmt: skip
 
 
 def main() -> int:
