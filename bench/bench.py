@@ -438,7 +438,7 @@ def parse() -> argparse.Namespace:
             p.error(f"no server matches {args.servers!r}; see --list")
     args.rounds = suite.rounds if args.rounds is None else args.rounds
     args.minutes = suite.minutes if args.minutes is None else args.minutes
-    args.again = (0 if args.suite is None else suite.again) if args.again is None else args.again
+    args.again = suite.again if args.again is None else args.again
     if args.again < 0:
         p.error("--again must not be negative")
     if args.rounds < 1 or args.minutes <= 0 or (args.seconds is not None and args.seconds <= 0):

@@ -255,9 +255,8 @@ def resting(fleet: Fleet) -> list[Running]:
     return [r for r in fleet.up if r.server.name not in fleet.broken]
 
 
-def idle(fleet: Fleet, seconds: float) -> list[dict[str, Any]]:
+def idle(up: list[Running], seconds: float) -> list[dict[str, Any]]:
     """What servers cost that nobody asks anything."""
-    up = resting(fleet)
     say(f"idle for {seconds:g} s")
     before = [r.usage() for r in up]
     time.sleep(seconds)
@@ -272,19 +271,25 @@ def idle(fleet: Fleet, seconds: float) -> list[dict[str, Any]]:
     return found
 
 
-def memory(servers: list[Server], starts: int) -> dict[str, dict[str, float]]:
-    """Of idle servers, by row: medians of several starts. How much of a shared library is resident depends on where it
-    was loaded, for around a page that is touched the kernel maps what else lies in the same 64 KiB."""
-    found: dict[str, dict[str, list[float]]] = {s.name: defaultdict(list) for s in servers}
-    for start in range(starts):
-        say(f"memory, start {start + 1}")
+def at_rest(servers: list[Server], seconds: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What idle servers cost, and what became of them. Their memory is the median of several starts: how much of a
+    shared library is resident depends on where it was loaded, for around a page that is touched the kernel maps what
+    else lies in the same 64 KiB."""
+    mib: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: list[dict[str, Any]] = []
+    servers_told: list[dict[str, Any]] = []
+    for start in range(STARTS):
         fleet = Fleet(servers)
         with cleaned_up(fleet):
             fleet.start()
-            for running in resting(fleet):
-                for key, mib in running.memory_mib().items():
-                    found[running.server.name][key].append(mib)
-    return {row: {key: median(values) for key, values in keys.items()} for row, keys in found.items()}
+            up = resting(fleet)
+            if start == 0:
+                found = idle(up, seconds)
+            for running in up:
+                for key, size in running.memory_mib().items():
+                    mib[running.server.name][key].append(size)
+        servers_told += [s for s in fleet.info.values() if start == 0 or s["failed"]]
+    return [i | {key: median(sizes) for key, sizes in mib[i["row"]].items()} for i in found], servers_told
 
 
 # ---- what is required ----
@@ -446,17 +451,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "config": {"rounds": args.rounds, "seconds": args.seconds, "idle": args.idle, "cpus": CPUS},
         "idle": [],
     }
-    servers = []
+    servers: list[dict[str, Any]] = []
     try:
         if args.idle:
-            still = chosen(SERVERS, IDLE_ROWS) + args.extra
-            quiet = Fleet(still)
-            with cleaned_up(quiet):
-                quiet.start()
-                data["idle"] = idle(quiet, args.idle)
-            servers += list(quiet.info.values())
-            mib = memory(still, STARTS)
-            data["idle"] = [i | mib[i["row"]] for i in data["idle"] if mib[i["row"]]]
+            data["idle"], servers = at_rest(chosen(SERVERS, IDLE_ROWS) + args.extra, args.idle)
         rows = chosen(ROWS + BARE, args.rows)
         fleet = SlowFleet([s for s in rows if any(wanted(s, name) for name in args.scenarios)])
         with cleaned_up(fleet):

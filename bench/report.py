@@ -170,7 +170,11 @@ def requirement_cell(c: Data) -> str:
         text += f", bare loop {c['bare_ratio']:.2f}"
     if c.get("cost_ratio") is not None and c["cost_ratio"] > 1.0:
         text += f", {c['cost_ratio']:.2f} times the CPU"
-    return text if c["holds"] else f"**{text}**" + (" ?" if results.doubtful(c) else "")
+    return marked(text, c["holds"], results.doubtful(c))
+
+
+def marked(text: str, holds: bool, doubtful: bool) -> str:
+    return text if holds else f"**{text}**" + (" ?" if doubtful else "")
 
 
 def servers(t: Table) -> list[str]:
@@ -295,7 +299,7 @@ def busy_cell(c: Data) -> str:
     if "holds" not in c:
         return f"{c['ops_per_s']:,.0f} ({c['p99_us']:,.0f} µs)"
     text = f"{c['share']:.2f}, {c['latency']:.2f}" + ("" if c["bare"] is None else f"; {c['bare']:.2f}")
-    return text if c["holds"] else f"**{text}**" + (" ?" if c.get("doubtful") else "")
+    return marked(text, c["holds"], c["doubtful"])
 
 
 def undisturbed(data: Data | None) -> list[str]:

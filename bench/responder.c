@@ -80,13 +80,13 @@ static void reply(struct reader *r, const struct fuse_in_header *h, int rc)
         memset(o + 1, 0, body);
 }
 
-/* On the thread of slow_fs.h. */
-static void reply_later(void *who, uint64_t unique, int size)
+/* On the thread of later.h. */
+static void reply_later(void *who, uint64_t unique, uint64_t length)
 {
     static const char zeros[FILE_SIZE];
     struct reader *r = who;
-    struct fuse_out_header head = { .len = (uint32_t)(sizeof(head) + (size_t)size), .unique = unique };
-    const struct iovec iov[2] = { { &head, sizeof(head) }, { (void *)(uintptr_t)zeros, (size_t)size } };
+    struct fuse_out_header head = { .len = (uint32_t)(sizeof(head) + length), .unique = unique };
+    const struct iovec iov[2] = { { &head, sizeof(head) }, { (void *)(uintptr_t)zeros, length } };
 
     if (writev(r->fd, iov, 2) < 0 && errno != ENOENT && errno != ENODEV)
         fprintf(stderr, "responder: a later reply: %s\n", strerror(errno));
@@ -102,7 +102,7 @@ static void serve(struct reader *r, const struct fuse_in_header *h)
         return; /* every answer is on its way already */
     rc = answer(h->opcode, h->nodeid, h + 1, name, body);
     if (rc > 0 && slow && slow_is_deferred(h->opcode, h->nodeid))
-        slow_defer((struct slow_deferred){ .answer = reply_later, .who = r, .unique = h->unique, .size = rc });
+        later_answer((struct later){ .answer = reply_later, .who = r, .unique = h->unique, .length = (uint64_t)rc });
     else
         reply(r, h, rc);
 }

@@ -7,7 +7,7 @@ that a table can be printed again from the file.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import sqrt
 from statistics import median
 from typing import Any
@@ -130,27 +130,27 @@ def compare(t: Table, r: Requirement, op: str, clients: int) -> Data | None:
     return found
 
 
+def compared(t: Table) -> Iterator[tuple[Requirement, Data]]:
+    for r in REQUIREMENTS:
+        for op in t.ops:
+            for n in t.clients:
+                found = compare(t, r, op, n) if op in r.ops else None
+                if found:
+                    yield r, found
+
+
+def comparisons(data: Data) -> list[Data]:
+    return [c for _, c in compared(Table(data))]
+
+
 def undecided(data: Data) -> set[tuple[str, str, int]]:
     """The cells of what the rounds leave in doubt, held or missed; of all rows among which the best was looked for."""
     t = Table(data)
     found: set[tuple[str, str, int]] = set()
-    for r in REQUIREMENTS:
-        rows = [s["name"] for patterns in (r.ours, r.theirs, r.bare) for s in t.rows(patterns, r.session)]
-        for op in r.ops:
-            for n in t.clients:
-                c = compare(t, r, op, n)
-                if c and not out_of_reach(c) and (c["in_doubt"] or c.get("cost_in_doubt")):
-                    found |= {(name, op, n) for name in rows} & t.cells.keys()
-    return found
-
-
-def comparisons(data: Data) -> list[Data]:
-    t = Table(data)
-    found = []
-    for r in REQUIREMENTS:
-        for op in t.ops:
-            if op in r.ops:
-                found += [c for c in (compare(t, r, op, n) for n in t.clients) if c]
+    for r, c in compared(t):
+        if not out_of_reach(c) and (c["in_doubt"] or c.get("cost_in_doubt")):
+            rows = (s["name"] for patterns in (r.ours, r.theirs, r.bare) for s in t.rows(patterns, r.session))
+            found |= {(name, c["op"], c["clients"]) for name in rows} & t.cells.keys()
     return found
 
 

@@ -119,12 +119,12 @@ static void push(struct server *s, unsigned entry, uint32_t cmd, uint64_t commit
     s->pending++;
 }
 
-/* On the thread of slow_fs.h: the ring's own sends the answer, for the next request would come in the sender's context. */
-static void let_go(void *who, uint64_t unique, int size)
+/* On the thread of later.h: the ring's own sends the answer, for the next request would come in the sender's context. */
+static void let_go(void *who, uint64_t unique, uint64_t length)
 {
     struct server *s = who;
 
-    (void)unique, (void)size;
+    (void)unique, (void)length;
     sem_post(&s->answered);
 }
 
@@ -139,7 +139,7 @@ static void serve(struct server *s, unsigned entry)
     memcpy(&in, h->in_out, sizeof(in));
     rc = conf.answer(in.opcode, in.nodeid, h->op_in, payload, payload);
     if (rc > 0 && conf.answer == slow_answer && slow_is_deferred(in.opcode, in.nodeid)) {
-        slow_defer((struct slow_deferred){ .answer = let_go, .who = s });
+        later_answer((struct later){ .answer = let_go, .who = s });
         sem_wait(&s->answered);
     }
     if (in.opcode == FUSE_READ && rc > 0)

@@ -16,7 +16,6 @@
 #include <fcntl.h>
 #include <manifuse/manifuse.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +23,8 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "../later.h"
 
 #define FILE_SIZE (64u << 10)
 #define FIRST 2u
@@ -103,37 +104,10 @@ static void compute(uint64_t ns)
     }
 }
 
-/* Requests that another thread answers, each 1 ms after it came: first in, first out. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t some;
-    struct {
-        struct mf_req *req;
-        uint64_t length, due_ns;
-    } queue[1024];
-    unsigned head, tail;
-} later = { .lock = PTHREAD_MUTEX_INITIALIZER, .some = PTHREAD_COND_INITIALIZER };
-
-static void *answer_later(void *unused)
+static void reply_later(void *who, uint64_t unique, uint64_t length)
 {
-    (void)unused;
-    for (;;) {
-        struct mf_req *req;
-        uint64_t length, due, now;
-
-        pthread_mutex_lock(&later.lock);
-        while (later.head == later.tail)
-            pthread_cond_wait(&later.some, &later.lock);
-        req = later.queue[later.head % 1024].req;
-        length = later.queue[later.head % 1024].length;
-        due = later.queue[later.head++ % 1024].due_ns;
-        pthread_mutex_unlock(&later.lock);
-        now = clock_ns(CLOCK_MONOTONIC);
-        if (due > now)
-            sleep_us((long)((due - now) / 1000));
-        mf_reply_data(req, zeros, length);
-    }
-    return NULL;
+    (void)unique;
+    mf_reply_data(who, zeros, length);
 }
 
 static void keep(struct mf_req *req, uint64_t length)
@@ -142,12 +116,7 @@ static void keep(struct mf_req *req, uint64_t length)
         mf_reply_err(req, EIO);
         return;
     }
-    pthread_mutex_lock(&later.lock);
-    later.queue[later.tail % 1024].req = req;
-    later.queue[later.tail % 1024].length = length;
-    later.queue[later.tail++ % 1024].due_ns = clock_ns(CLOCK_MONOTONIC) + 1000000;
-    pthread_cond_signal(&later.some);
-    pthread_mutex_unlock(&later.lock);
+    later_answer((struct later){ .answer = reply_later, .who = req, .length = length });
 }
 
 /* Handlers that wait, found by the number of their request. */
@@ -224,14 +193,8 @@ static const struct mf_ops ops = {
 
 int main(int argc, char **argv)
 {
-    pthread_t thread;
-    sigset_t all, old;
-
     prctl(PR_SET_TIMERSLACK, 1); /* the kernel's 50 us are no part of what is measured */
-    sigfillset(&all);            /* signals are the session's */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    if (pthread_create(&thread, NULL, answer_later, NULL))
+    if (later_begin() != 0)
         return 1;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     return mf_main(argc, argv, &ops, NULL);
 }

@@ -916,6 +916,14 @@ Test(ring_channel, while_one_is_busy_another_takes_what_comes)
     end_receivers(askers, 3);
 }
 
+static struct mf__ring_counts counts(void)
+{
+    struct mf__ring_counts n;
+
+    mf__ring_counts(ring, &n);
+    return n;
+}
+
 /* Three handlers get stuck, one after the other; how often a follower had to find out. */
 static uint64_t found_out(void)
 {
@@ -929,7 +937,7 @@ static uint64_t found_out(void)
     for (uint32_t i = 0; i < 3; i++)
         ask_access(&askers[i]);
     cr_expect(within(5000, 3), "%u of 3 requests were received", atomic_load(&in_hand));
-    mf__ring_counts(ring, &n);
+    n = counts();
     cr_expect_eq(n.requests, 3);
     end_receivers(askers, 3);
     return n.blocked;
@@ -966,7 +974,7 @@ Test(ring_channel, whoever_looks_from_elsewhere_calls_a_follower)
         mf__ring_look(ring);
     /* That was not in vain: they look themselves again. */
     cr_expect(within(5000, 3), "%u of 3 requests were received", atomic_load(&in_hand));
-    mf__ring_counts(ring, &n);
+    n = counts();
     cr_expect_eq(n.blocked, 2);
     end_receivers(askers, 3);
 }
@@ -1003,14 +1011,6 @@ static int robbed_enter(void *kernel, int fd, uint32_t submit, uint32_t wait, ui
     return rc;
 }
 
-static uint64_t waits(void)
-{
-    struct mf__ring_counts n;
-
-    mf__ring_counts(ring, &n);
-    return n.waits;
-}
-
 /* Two who take turns on one CPU, the one at work and the other woken for each request, would go on like that. */
 Test(ring_channel, who_finds_that_another_one_serves_follows)
 {
@@ -1019,13 +1019,13 @@ Test(ring_channel, who_finds_that_another_one_serves_follows)
 
     begin(1);
     one_request();
-    before = waits();
+    before = counts().waits;
     atomic_store(&ring->calling, MF__CALL_SLOW);
     atomic_store(&may_answer, true);
     atomic_store(&rob, true);
     sys.enter = robbed_enter;
     cr_assert_eq(pthread_create(&receivers[0].thread, NULL, receive_main, &receivers[0]), 0);
-    for (int i = 0; i < 10000 && waits() == before; i++)
+    for (int i = 0; i < 10000 && counts().waits == before; i++)
         usleep(1000);
     ask_access(&a);
     for (int i = 0; i < 10000 && !atomic_load(&robbing); i++)
@@ -1033,7 +1033,7 @@ Test(ring_channel, who_finds_that_another_one_serves_follows)
     expect(FUSE_ACCESS);
     atomic_store(&robbing, false);
     usleep(20000);
-    cr_expect_eq(waits(), before + 1, "he waits again, and would be woken again");
+    cr_expect_eq(counts().waits, before + 1, "he waits again, and would be woken again");
     cr_expect_eq(answer(-EDOM, NULL, 0), 0);
     cr_expect_eq(asked(&a), -EDOM);
     /* But who served does not come back. */
@@ -1047,14 +1047,6 @@ Test(ring_channel, who_finds_that_another_one_serves_follows)
 }
 
 /* ---- rings of readers' own ------------------------------------------------------------------------------- */
-
-static uint64_t came_on_own(void)
-{
-    struct mf__ring_counts n;
-
-    mf__ring_counts(ring, &n);
-    return n.own;
-}
 
 /* Of a reader that has one. */
 static struct mf__own_ring *with_entry(void)
@@ -1104,7 +1096,7 @@ Test(ring_channel, requests_come_where_the_last_answer_went)
 
     start_with_own();
     one_after_the_other(20);
-    mf__ring_counts(ring, &n);
+    n = counts();
     cr_expect_eq(n.requests, 20);
     cr_expect_eq(n.own, 19);
     cr_expect_eq(n.calls, 1);
@@ -1130,7 +1122,7 @@ Test(ring_channel, readers_come_to_have_an_entry_each)
         atomic_store(&in_hand, 0);
         cr_expect(entries_apart() == 1 || entries_apart() == 2, "round %d: %u", round, entries_apart());
     }
-    cr_expect_geq(came_on_own(), 9);
+    cr_expect_geq(counts().own, 9);
     end_receivers(NULL, 0);
 }
 
@@ -1142,7 +1134,7 @@ Test(ring_channel, where_nobody_else_waits_answers_go_to_the_shared_ring)
     for (int i = 0; i < 5; i++)
         one_request();
     cr_expect_not(mf__own_ring_holds(io.own));
-    cr_expect_eq(came_on_own(), 0);
+    cr_expect_eq(counts().own, 0);
     finish();
 }
 
@@ -1150,10 +1142,10 @@ Test(ring_channel, entries_return_with_the_answer_where_own_rings_do_not_pay)
 {
     start_with_own();
     one_after_the_other(5);
-    cr_expect_eq(came_on_own(), 4);
+    cr_expect_eq(counts().own, 4);
     atomic_store(&ring->calling, MF__CALL_SLOW);
     one_after_the_other(5);
-    cr_expect_eq(came_on_own(), 5);
+    cr_expect_eq(counts().own, 5);
     cr_expect_eq(entries_apart(), 0);
     end_receivers(NULL, 0);
 }
@@ -1178,7 +1170,7 @@ Test(ring_channel, another_one_takes_what_was_left_with_an_entry)
     cr_expect_not(mf__ring_has_orphans(ring));
     io.own = own;
     one_request();
-    cr_expect_eq(came_on_own(), 2);
+    cr_expect_eq(counts().own, 2);
     finish_threads();
 }
 
@@ -1221,7 +1213,7 @@ Test(ring_channel, foreign_answers_to_what_came_on_an_own_ring_go_to_the_shared_
     io.own = with_entry();
     ask_access(&a);
     expect(FUSE_ACCESS);
-    cr_expect_eq(came_on_own(), 1);
+    cr_expect_eq(counts().own, 1);
     cr_assert_eq(pthread_create(&thread, NULL, answer_elsewhere, NULL), 0);
     pthread_join(thread, NULL);
     cr_expect_eq(entries_apart(), 0);
@@ -1240,7 +1232,7 @@ Test(ring_channel, a_commit_on_an_own_ring_is_repeated)
         one_after_the_other(3);
         cr_expect_eq(fail.submits, 0);
     }
-    cr_expect_eq(came_on_own(), 6);
+    cr_expect_eq(counts().own, 6);
     end_receivers(NULL, 0);
 }
 
@@ -1251,7 +1243,7 @@ Test(ring_channel, the_kernel_may_want_a_commit_on_an_own_ring_once_more)
     mf__vk_set_fault(p.vk,
                      &(struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_COMMIT_AND_FETCH, .count = 2, .error = -EAGAIN });
     one_after_the_other(3);
-    cr_expect_eq(came_on_own(), 3);
+    cr_expect_eq(counts().own, 3);
     cr_expect_eq(entries_apart(), 1);
     end_receivers(NULL, 0);
 }
