@@ -19,6 +19,15 @@
 #define MF__ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define MF__CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
+/* Between two looks at what another thread is about to change. */
+#if defined(__x86_64__) || defined(__i386__)
+#define MF__RELAX() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define MF__RELAX() __asm__ volatile("yield")
+#else
+#define MF__RELAX() atomic_signal_fence(memory_order_seq_cst)
+#endif
+
 /* Seldom called: kept out of the way of what runs for each request, as are the branches that lead there. */
 #define MF__COLD __attribute__((cold, noinline))
 /* What leads to a system call: while another task runs the processor forgets where functions return to. */

@@ -8,14 +8,6 @@
 #define TURN_SPINS 1000u /* some ten microseconds */
 #define TURN_PASSES_MAX 64u
 
-#if defined(__x86_64__) || defined(__i386__)
-#define RELAX() __builtin_ia32_pause()
-#elif defined(__aarch64__)
-#define RELAX() __asm__ volatile("yield")
-#else
-#define RELAX() atomic_signal_fence(memory_order_seq_cst)
-#endif
-
 /* Nobody answers for these within the filesystem's code. */
 static bool may_pass(const struct mf_session *s, const struct mf__slot *slot)
 {
@@ -74,7 +66,7 @@ static void take_turn(struct mf_session *s, uint32_t me)
             return;
         }
         none = 0;
-        RELAX();
+        MF__RELAX();
     }
     if (pass == 0) { /* in vain: so many requests do not try it, more each time in a row */
         pass = atomic_load_explicit(&s->turn_passes, memory_order_relaxed) * 2 + 1;

@@ -884,6 +884,15 @@ MF_API int mf_main(int argc, char **argv, const struct mf_ops *ops, void *user);
 #define MF__ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define MF__CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
+/* Between two looks at what another thread is about to change. */
+#if defined(__x86_64__) || defined(__i386__)
+#define MF__RELAX() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define MF__RELAX() __asm__ volatile("yield")
+#else
+#define MF__RELAX() atomic_signal_fence(memory_order_seq_cst)
+#endif
+
 /* Seldom called: kept out of the way of what runs for each request, as are the branches that lead there. */
 #define MF__COLD __attribute__((cold, noinline))
 /* What leads to a system call: while another task runs the processor forgets where functions return to. */
@@ -7234,14 +7243,6 @@ void mf__crew_fall_back(struct mf__reader *r, int error)
 #define TURN_SPINS 1000u /* some ten microseconds */
 #define TURN_PASSES_MAX 64u
 
-#if defined(__x86_64__) || defined(__i386__)
-#define RELAX() __builtin_ia32_pause()
-#elif defined(__aarch64__)
-#define RELAX() __asm__ volatile("yield")
-#else
-#define RELAX() atomic_signal_fence(memory_order_seq_cst)
-#endif
-
 /* Nobody answers for these within the filesystem's code. */
 static bool may_pass(const struct mf_session *s, const struct mf__slot *slot)
 {
@@ -7300,7 +7301,7 @@ static void take_turn(struct mf_session *s, uint32_t me)
             return;
         }
         none = 0;
-        RELAX();
+        MF__RELAX();
     }
     if (pass == 0) { /* in vain: so many requests do not try it, more each time in a row */
         pass = atomic_load_explicit(&s->turn_passes, memory_order_relaxed) * 2 + 1;
@@ -7485,7 +7486,6 @@ void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
     }
     r->current = NULL;
 }
-#undef RELAX
 #undef TURN_PASSES_MAX
 #undef TURN_SPINS
 

@@ -22,9 +22,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/base.h"
+
 #define OPS MF_PY_OPS
 #define ARGS 6
-#define MAX_ERRNO 511 /* the protocol's limit */
+#define MAX_ERRNO 511  /* the protocol's limit */
+#define LOCK_LOOKS 300 /* 5 to 15 microseconds */
 #ifndef PyBUF_READ
 #define PyBUF_READ 0x100 /* PyMemoryView_FromMemory() is older in the stable interface than its constant */
 #endif
@@ -493,6 +496,21 @@ static int32_t enter(const struct mf_py_binding *b, struct mf_call *call)
     return rc;
 }
 
+/* Whose thread state is current: until Python 3.11 that of whoever has the lock, later NULL for a thread that has it not. */
+extern PyThreadState *_PyThreadState_UncheckedGet(void) __attribute__((weak));
+
+/*
+ * Handlers, and threads that answer later, have the lock for some microseconds. Who is put to sleep before it leaves his CPU
+ * idle, and that takes up to 40 to wake: so it is looked first, for a short while, whether it will be free.
+ */
+static void take_lock(void)
+{
+    for (int i = 0; i < LOCK_LOOKS && _PyThreadState_UncheckedGet && _PyThreadState_UncheckedGet(); i++)
+        MF__RELAX();
+    PyEval_RestoreThread(mf_py_self.state);
+    mf_py_self.state = NULL;
+}
+
 static int32_t upcall(struct mf_call *call, void *user)
 {
     const struct mf_py_binding *b = user;
@@ -504,8 +522,7 @@ static int32_t upcall(struct mf_call *call, void *user)
     if (mf_py_self.attached)
         return enter(b, call);
     if (mf_py_self.state) {
-        PyEval_RestoreThread(mf_py_self.state);
-        mf_py_self.state = NULL;
+        take_lock();
         mf_py_self.attached = 1;
         return enter(b, call);
     }
