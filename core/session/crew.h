@@ -29,6 +29,8 @@ struct mf__crew {
     _Atomic uint32_t limit; /* with more members than this the next that is done parks itself */
     _Atomic uint32_t base;  /* members that it keeps when all is quiet */
     _Atomic uint64_t growths, shrinks;
+    _Atomic uint64_t rate;         /* requests of a millisecond at the monitor's last look */
+    _Atomic uint64_t led;          /* clients that were led away from them: mf__placement_step_up() */
     struct mf__ring_counts counts; /* of the ring, when that is gone */
     uint32_t most;                 /* members that it may grow to; under the session's lock */
     /* The monitor's own. */

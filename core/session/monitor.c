@@ -369,6 +369,7 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
         mf__door_try(s);
     v.served = grown(v.requests, c->requests);
     v.rate = v.served / ticks;
+    atomic_store_explicit(&c->rate, v.rate, memory_order_relaxed);
     c->requests = v.requests;
     judge_speed(c, &v, ticks);
     more = lacking(s, c, &v);

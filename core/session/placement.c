@@ -77,6 +77,8 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define MANY_FOREIGN 16u           /* answers between two looks: other threads give them, beside or by way of readers */
 #define APART_NS MF_SECOND         /* before it is seen whether yielding would do */
 #define APART_LOOKS 3u             /* in a row */
+#define LONG_NS 200000u            /* after its request: a client has been asleep for long */
+#define RUSH 50u                   /* requests of a millisecond on one ring: a client calls there without pause */
 #define ENOUGH_TURNS 16u           /* below this a window says nothing */
 #define HOLD_NS (MF_SECOND / 4)    /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
@@ -662,6 +664,35 @@ bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c)
     return false;
 }
 
+/*
+ * The scheduler takes a CPU on which only readers that yield have work for an idle one. So it wakes a client there that has
+ * waited for its handler, also where another one calls without pause and just now waits for its own answer, and leaves it
+ * there, call after call: eight such clients on each CPU keep that one waiting, while another CPU is idle for most of the
+ * time. For an ordinary thread's wake-up it looks for an idle CPU.
+ */
+bool mf__placement_step_up(struct mf__reader *r, const struct mf__slot *slot)
+{
+    struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
+    struct sched_param param = { 0 };
+
+    if (!c || atomic_load_explicit(&c->rate, memory_order_relaxed) < RUSH || r->place_mode != MF__PLACE_YIELDING ||
+        !r->session->place.watchful || atomic_load_explicit(&r->freed, memory_order_relaxed) ||
+        mf__now_ns() - slot->received_ns < LONG_NS)
+        return false;
+    if (sched_setscheduler(0, SCHED_OTHER, &param) < 0)
+        return false;
+    atomic_fetch_add_explicit(&c->led, 1, memory_order_relaxed);
+    return true;
+}
+
+void mf__placement_step_back(struct mf__reader *r)
+{
+    struct sched_param param = { 0 };
+
+    if (!atomic_load(&r->freed))
+        (void)sched_setscheduler(0, SCHED_IDLE, &param);
+}
+
 #else
 
 void mf__placement_start(struct mf_session *s)
@@ -704,6 +735,18 @@ bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c)
     (void)r;
     (void)c;
     return true;
+}
+
+bool mf__placement_step_up(struct mf__reader *r, const struct mf__slot *slot)
+{
+    (void)r;
+    (void)slot;
+    return false;
+}
+
+void mf__placement_step_back(struct mf__reader *r)
+{
+    (void)r;
 }
 
 bool mf__placement_of_device(const struct mf_session *s)

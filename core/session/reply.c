@@ -29,14 +29,18 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
     bool inside = mf__self && mf__self->current == slot;
     bool kept = slot->kept;
     size_t bytes = mf__iov_length(iov, n);
+    bool up;
     int rc;
 
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
     slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
     if (!inside)
         slot->io.own = NULL;
-    slot->io.receives_next = inside && slot->io.own_thread && receives_next(slot);
+    up = slot->io.own && slot->io.own_thread && mf__placement_step_up(mf__self, slot);
+    slot->io.receives_next = inside && slot->io.own_thread && !up && receives_next(slot);
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);
+    if (up)
+        mf__placement_step_back(mf__self);
     if (mf__self)
         mf__self->claimed = NULL;
     if (rc == MF__SENT_LATER) /* that is no harm: a successor sends it once more, and the kernel takes one */

@@ -352,6 +352,9 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c);
 /* May this reader, which is parked, serve as the session has decided? */
 bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c);
+/* The same thread is about to answer this request of its own. true: as an ordinary one, until mf__placement_step_back(). */
+bool mf__placement_step_up(struct mf__reader *r, const struct mf__slot *slot);
+void mf__placement_step_back(struct mf__reader *r);
 
 /* inherit.c */
 void mf__free_heirs(struct mf_session *s);     /* the monitor, at each look while readers yield */

@@ -270,14 +270,15 @@ static int write_ring(struct mf_session *s, uint32_t ring, int fd)
         mf__ring_counts(s->rings[ring], &n);
     return write_line(
         fd, line,
-        snprintf(
-            line, sizeof(line),
-            "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"behind\":%llu,\"own\":%llu,\"waits\":%llu,"
-            "\"batches\":%llu,\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
-            ring, atomic_load(&c->members), (unsigned long long)n.requests, (unsigned long long)n.behind,
-            (unsigned long long)n.own, (unsigned long long)n.waits, (unsigned long long)n.batches,
-            (unsigned long long)n.calls, (unsigned long long)n.blocked, (unsigned long long)n.nudges,
-            (unsigned long long)atomic_load(&c->growths), (unsigned long long)atomic_load(&c->shrinks)));
+        snprintf(line, sizeof(line),
+                 "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"behind\":%llu,\"own\":%llu,\"waits\":%llu,"
+                 "\"batches\":%llu,\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"led\":%llu,"
+                 "\"growths\":%llu,\"shrinks\":%llu}\n",
+                 ring, atomic_load(&c->members), (unsigned long long)n.requests, (unsigned long long)n.behind,
+                 (unsigned long long)n.own, (unsigned long long)n.waits, (unsigned long long)n.batches,
+                 (unsigned long long)n.calls, (unsigned long long)n.blocked, (unsigned long long)n.nudges,
+                 (unsigned long long)atomic_load(&c->led), (unsigned long long)atomic_load(&c->growths),
+                 (unsigned long long)atomic_load(&c->shrinks)));
 }
 
 static int write_device(struct mf_session *s, int fd)

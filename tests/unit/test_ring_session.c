@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Sessions on rings: which transport is chosen and why, who serves, blocked handlers, late answers, ends. */
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -549,10 +550,14 @@ FS_TEST(ring_session, blocked_handlers_hold_up_nobody)
 /* ---- rings of readers' own ------------------------------------------------------------------------------- */
 
 static _Atomic bool waits_now;
+static _Atomic bool did_not_step_back; /* a reader that yields, in a handler */
 
 static int32_t wait_in_getattr(struct mf_call *c, struct fs_rig *r)
 {
     (void)r;
+    if (mf__self->place_mode == MF__PLACE_YIELDING && !atomic_load(&mf__self->freed) &&
+        sched_getscheduler(0) != SCHED_IDLE)
+        atomic_store(&did_not_step_back, true);
     if (c->op == MF_OP_GETATTR && atomic_load(&waits_now))
         usleep(2000);
     return FS_DEFAULT;
@@ -610,6 +615,49 @@ FS_TEST(ring_session, where_they_do_so_no_more_requests_come_on_the_shared_one)
     }
     cr_expect_eq(n, 0);
     wait_for_own_rings(); /* they may again */
+}
+
+static uint64_t led_away(void)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < rig.s->ring_count; i++)
+        sum += atomic_load(&rig.s->crews[1 + i].led);
+    return sum;
+}
+
+static void eight_while_readers_yield(void)
+{
+    atomic_store(&rig.s->place_mode, MF__PLACE_YIELDING); /* whatever the machine is busy with */
+    eight_at_once();
+}
+
+static bool may_leave_sched_idle(void)
+{
+    const struct sched_param none = { 0 };
+
+    return sched_setscheduler(0, SCHED_IDLE, &none) == 0 && sched_setscheduler(0, SCHED_OTHER, &none) == 0;
+}
+
+FS_TEST(ring_session, who_has_waited_is_led_away_from_a_busy_queue)
+{
+    if (!may_leave_sched_idle())
+        cr_skip_test("needs the right to leave class SCHED_IDLE");
+    fs_connect(&rig);
+    rig.s->place.watchful = true;
+    serve_on_own_rings();
+    for (int i = 0; i < 50; i++)
+        eight_while_readers_yield();
+    cr_expect_eq(led_away(), 0, "nobody calls without pause");
+    for (int i = 0; i < 5000 && !led_away(); i++) {
+        for (uint32_t c = 1; c < rig.s->crew_count; c++)
+            atomic_store(&rig.s->crews[c].rate, 1000); /* until the monitor looks */
+        eight_while_readers_yield();
+    }
+    cr_expect_gt(led_away(), 0);
+    for (int i = 0; i < 50; i++)
+        eight_while_readers_yield();
+    cr_expect_not(did_not_step_back);
 }
 
 static void count_timed(uint64_t *timed, uint64_t *latencies)

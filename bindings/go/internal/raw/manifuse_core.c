@@ -2512,6 +2512,8 @@ struct mf__crew {
     _Atomic uint32_t limit; /* with more members than this the next that is done parks itself */
     _Atomic uint32_t base;  /* members that it keeps when all is quiet */
     _Atomic uint64_t growths, shrinks;
+    _Atomic uint64_t rate;         /* requests of a millisecond at the monitor's last look */
+    _Atomic uint64_t led;          /* clients that were led away from them: mf__placement_step_up() */
     struct mf__ring_counts counts; /* of the ring, when that is gone */
     uint32_t most;                 /* members that it may grow to; under the session's lock */
     /* The monitor's own. */
@@ -2954,6 +2956,9 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room);
 bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c);
 /* May this reader, which is parked, serve as the session has decided? */
 bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c);
+/* The same thread is about to answer this request of its own. true: as an ordinary one, until mf__placement_step_back(). */
+bool mf__placement_step_up(struct mf__reader *r, const struct mf__slot *slot);
+void mf__placement_step_back(struct mf__reader *r);
 
 /* inherit.c */
 void mf__free_heirs(struct mf_session *s);     /* the monitor, at each look while readers yield */
@@ -8359,6 +8364,7 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
         mf__door_try(s);
     v.served = grown(v.requests, c->requests);
     v.rate = v.served / ticks;
+    atomic_store_explicit(&c->rate, v.rate, memory_order_relaxed);
     c->requests = v.requests;
     judge_speed(c, &v, ticks);
     more = lacking(s, c, &v);
@@ -8879,6 +8885,8 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define MANY_FOREIGN 16u           /* answers between two looks: other threads give them, beside or by way of readers */
 #define APART_NS MF_SECOND         /* before it is seen whether yielding would do */
 #define APART_LOOKS 3u             /* in a row */
+#define LONG_NS 200000u            /* after its request: a client has been asleep for long */
+#define RUSH 50u                   /* requests of a millisecond on one ring: a client calls there without pause */
 #define ENOUGH_TURNS 16u           /* below this a window says nothing */
 #define HOLD_NS (MF_SECOND / 4)    /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
@@ -9464,6 +9472,35 @@ bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c)
     return false;
 }
 
+/*
+ * The scheduler takes a CPU on which only readers that yield have work for an idle one. So it wakes a client there that has
+ * waited for its handler, also where another one calls without pause and just now waits for its own answer, and leaves it
+ * there, call after call: eight such clients on each CPU keep that one waiting, while another CPU is idle for most of the
+ * time. For an ordinary thread's wake-up it looks for an idle CPU.
+ */
+bool mf__placement_step_up(struct mf__reader *r, const struct mf__slot *slot)
+{
+    struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
+    struct sched_param param = { 0 };
+
+    if (!c || atomic_load_explicit(&c->rate, memory_order_relaxed) < RUSH || r->place_mode != MF__PLACE_YIELDING ||
+        !r->session->place.watchful || atomic_load_explicit(&r->freed, memory_order_relaxed) ||
+        mf__now_ns() - slot->received_ns < LONG_NS)
+        return false;
+    if (sched_setscheduler(0, SCHED_OTHER, &param) < 0)
+        return false;
+    atomic_fetch_add_explicit(&c->led, 1, memory_order_relaxed);
+    return true;
+}
+
+void mf__placement_step_back(struct mf__reader *r)
+{
+    struct sched_param param = { 0 };
+
+    if (!atomic_load(&r->freed))
+        (void)sched_setscheduler(0, SCHED_IDLE, &param);
+}
+
 #else
 
 void mf__placement_start(struct mf_session *s)
@@ -9508,6 +9545,18 @@ bool mf__placement_fits(const struct mf__reader *r, const struct mf__crew *c)
     return true;
 }
 
+bool mf__placement_step_up(struct mf__reader *r, const struct mf__slot *slot)
+{
+    (void)r;
+    (void)slot;
+    return false;
+}
+
+void mf__placement_step_back(struct mf__reader *r)
+{
+    (void)r;
+}
+
 bool mf__placement_of_device(const struct mf_session *s)
 {
     (void)s;
@@ -9525,12 +9574,14 @@ bool mf__placement_of_device(const struct mf_session *s)
 #undef HOLD_MAX_NS
 #undef HOLD_NS
 #undef LONG_LOOKS
+#undef LONG_NS
 #undef LONG_WAIT_NS
 #undef LONG_WAIT_WOKEN_NS
 #undef LONG_WAKE_NS
 #undef LOOK_NS
 #undef MANY_FOREIGN
 #undef RESTORE_TRIES
+#undef RUSH
 #undef STREAM_BYTES
 #undef STREAM_REQUESTS
 #undef TRIAL_NS
@@ -9981,14 +10032,18 @@ int mf__send(struct mf__slot *slot, int error, const struct iovec *iov, int n)
     bool inside = mf__self && mf__self->current == slot;
     bool kept = slot->kept;
     size_t bytes = mf__iov_length(iov, n);
+    bool up;
     int rc;
 
     atomic_store_explicit(&slot->journal.done, unique, memory_order_release);
     slot->io.own_thread = mf__self && atomic_load_explicit(&mf__self->rx, memory_order_relaxed) == ch;
     if (!inside)
         slot->io.own = NULL;
-    slot->io.receives_next = inside && slot->io.own_thread && receives_next(slot);
+    up = slot->io.own && slot->io.own_thread && mf__placement_step_up(mf__self, slot);
+    slot->io.receives_next = inside && slot->io.own_thread && !up && receives_next(slot);
     rc = ch->ops->send(ch, &slot->io, unique, error, iov, n);
+    if (up)
+        mf__placement_step_back(mf__self);
     if (mf__self)
         mf__self->claimed = NULL;
     if (rc == MF__SENT_LATER) /* that is no harm: a successor sends it once more, and the kernel takes one */
@@ -10995,14 +11050,15 @@ static int write_ring(struct mf_session *s, uint32_t ring, int fd)
         mf__ring_counts(s->rings[ring], &n);
     return write_line(
         fd, line,
-        snprintf(
-            line, sizeof(line),
-            "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"behind\":%llu,\"own\":%llu,\"waits\":%llu,"
-            "\"batches\":%llu,\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"growths\":%llu,\"shrinks\":%llu}\n",
-            ring, atomic_load(&c->members), (unsigned long long)n.requests, (unsigned long long)n.behind,
-            (unsigned long long)n.own, (unsigned long long)n.waits, (unsigned long long)n.batches,
-            (unsigned long long)n.calls, (unsigned long long)n.blocked, (unsigned long long)n.nudges,
-            (unsigned long long)atomic_load(&c->growths), (unsigned long long)atomic_load(&c->shrinks)));
+        snprintf(line, sizeof(line),
+                 "{\"ring\":%u,\"readers\":%u,\"requests\":%llu,\"behind\":%llu,\"own\":%llu,\"waits\":%llu,"
+                 "\"batches\":%llu,\"calls\":%llu,\"blocked\":%llu,\"nudges\":%llu,\"led\":%llu,"
+                 "\"growths\":%llu,\"shrinks\":%llu}\n",
+                 ring, atomic_load(&c->members), (unsigned long long)n.requests, (unsigned long long)n.behind,
+                 (unsigned long long)n.own, (unsigned long long)n.waits, (unsigned long long)n.batches,
+                 (unsigned long long)n.calls, (unsigned long long)n.blocked, (unsigned long long)n.nudges,
+                 (unsigned long long)atomic_load(&c->led), (unsigned long long)atomic_load(&c->growths),
+                 (unsigned long long)atomic_load(&c->shrinks)));
 }
 
 static int write_device(struct mf_session *s, int fd)
