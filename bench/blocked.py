@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Set
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable
@@ -52,6 +54,7 @@ ROWS = (
 IDLE_ROWS = ("c-auto", "c-ring", "python-auto", "python-ring", "go-auto", "go-ring",
              "libfuse-1", "libfuse-auto", "mfusepy", "pyfuse3", "go-fuse", "jacobsa")  # fmt: skip
 
+CPU_IDS = sorted(os.sched_getaffinity(0))
 SLEEPERS = 16
 WAITERS = 24
 STAT_LIMIT = 2.0
@@ -70,12 +73,14 @@ class SlowFleet(Fleet):
 
 
 class Load:
-    """A load generator under way."""
+    """A load generator under way, its clients on any CPU or on some."""
 
-    def __init__(self, running: Running, op: str, clients: int, seconds: float, warmup: float, name: str) -> None:
+    def __init__(self, running: Running, op: str, clients: int, seconds: float, warmup: float, name: str,
+                 cpus: Set[int] = frozenset()) -> None:  # fmt: skip
         self.limit = seconds + warmup + 15
         argv = running.load_argv(op, clients, seconds, warmup, name)
-        self.child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        bind = ["taskset", "-c", ",".join(map(str, sorted(cpus)))] if cpus else []
+        self.child = subprocess.Popen([*bind, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def result(self) -> Sample:
         try:
@@ -98,33 +103,48 @@ class Bench:
         self.seconds = seconds
         self.samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
 
-    def load(self, running: Running, op: str, clients: int, name: str) -> Load:
-        return Load(running, op, clients, self.seconds, self.seconds / 5, name)
-
     def keep(self, running: Running, scenario: str, sample: Sample) -> None:
         self.samples[running.server.name, scenario].append(sample)
 
     def alone(self, running: Running, scenario: str, op: str, clients: int, name: str) -> None:
-        self.keep(running, scenario, self.load(running, op, clients, name).result())
+        self.keep(running, scenario, Load(running, op, clients, self.seconds, self.seconds / 5, name).result())
 
-    def beside_stat(self, running: Running, scenario: str, clients: int, name: str) -> None:
-        """The stat is measured while all the others are at it."""
-        others = Load(running, "read4k", clients, self.seconds * 1.6, 0, name)
+    def beside_stat(self, running: Running, scenario: str, clients: int, name: str, apart: bool = True) -> None:
+        """The stat is measured alone, and while all the others are at it: with all clients wherever the scheduler puts
+        them, and with those of the stat and the others on CPUs of their own, since what they wait for there, they wait
+        for behind each other."""
+        sample = {"alone_p99_us": self.stat(running)["stat_p99_us"]}
+        if apart and len(CPU_IDS) > 1:
+            _, stat = self.both(running, clients, name, set(CPU_IDS[:1]), set(CPU_IDS[1:]))
+            sample["apart_p99_us"] = stat["stat_p99_us"]
+        reads, stat = self.both(running, clients, name)
+        self.keep(running, scenario, sample | reads | stat)
+
+    def both(self, running: Running, clients: int, name: str, of_stat: Set[int] = frozenset(),
+             of_others: Set[int] = frozenset()) -> tuple[Sample, Sample]:  # fmt: skip
+        others = Load(running, "read4k", clients, self.seconds * 1.6, 0, name, of_others)
         time.sleep(self.seconds * 0.15)
         try:
-            stat = self.stat(running)
+            stat = self.stat(running, of_stat)
         finally:
-            sample = others.result()
-        self.keep(running, scenario, sample | stat)
+            reads = others.result()
+        return reads, stat
 
-    def stat(self, running: Running) -> Sample:
-        sample = self.load(running, "stat", 1, "fast").result()
+    def stat(self, running: Running, cpus: Set[int] = frozenset()) -> Sample:
+        sample = Load(running, "stat", 1, self.seconds, self.seconds / 5, "fast", cpus).result()
         # Not one answer in all the time: at least that long.
         p99 = sample["p99_us"] if sample["ops"] else self.seconds * 1e6
         return {"stat": sample["ops_per_s"], "stat_p99_us": p99}
 
     def middle(self, row: str, scenario: str, key: str) -> float | None:
         found = [s[key] for s in self.samples.get((row, scenario), []) if key in s]
+        return float(median(found)) if found else None
+
+    def paired(self, row: str, scenario: str, key: str, other: tuple[str, str, str]) -> float | None:
+        """The median of what it is of another row's, scenario's and value's in the same round."""
+        there, (other_row, other_scenario, other_key) = self.samples.get((row, scenario), []), other
+        pairs = zip(there, self.samples.get((other_row, other_scenario), []), strict=False)
+        found = [a[key] / b[other_key] for a, b in pairs if key in a and b.get(other_key)]
         return float(median(found)) if found else None
 
 
@@ -135,7 +155,6 @@ def unloaded(b: Bench, r: Running) -> None:
     b.alone(r, "stat alone", "stat", 1, "fast")
     b.alone(r, "fast read, 1 client", "read4k", 1, "fast")
     b.alone(r, f"fast read, {SLEEPERS} clients", "read4k", SLEEPERS, "fast")
-    b.beside_stat(r, "fast", SLEEPERS, "fast")
 
 
 def sleeping(b: Bench, r: Running) -> None:
@@ -148,7 +167,8 @@ def foreign(b: Bench, r: Running) -> None:
 
 def one_in_a_hundred(b: Bench, r: Running) -> None:
     b.alone(r, "sleep10ms-1in100 alone", "read4k", SLEEPERS, "sleep10ms-1in100")
-    b.beside_stat(r, "sleep10ms-1in100", SLEEPERS, "sleep10ms-1in100")
+    b.beside_stat(r, "fast", SLEEPERS, "fast", apart=False)
+    b.beside_stat(r, "sleep10ms-1in100", SLEEPERS, "sleep10ms-1in100", apart=False)
 
 
 def scaling(b: Bench, r: Running) -> None:
@@ -173,6 +193,7 @@ def until(condition: Callable[[], bool], limit: float) -> float | None:
 def held(b: Bench, r: Running, scenario: str, clients: int, name: str) -> Load:
     """Clients in handlers that do not return, and the stat beside them. Their
     load generator is left running."""
+    alone = b.stat(r)["stat_p99_us"]
     others = Load(r, "read4k", clients, 60, 0, name)
     there = until(lambda: r.requests_in_hand() >= clients, 5) is not None
     time.sleep(0.05)
@@ -182,7 +203,7 @@ def held(b: Bench, r: Running, scenario: str, clients: int, name: str) -> Load:
         others.child.kill()
         r.give_up()
         raise
-    b.keep(r, scenario, stat | {"there": there})
+    b.keep(r, scenario, stat | {"there": there, "alone_p99_us": alone})
     return others
 
 
@@ -296,14 +317,14 @@ def at_rest(servers: list[Server], seconds: float) -> tuple[list[dict[str, Any]]
 
 
 def check(row: str, scenario: str, what: str, value: float | None, limit: float, least: bool = True,
-          bare: float | None = None) -> list[Check]:  # fmt: skip
-    """bare: what the best loop without engine reaches by the same measure."""
+          bare: float | None = None, apart: float | None = None) -> list[Check]:  # fmt: skip
+    """bare: what the best loop without engine reaches by the same measure; apart: the same with clients apart."""
     if value is None:
         return []
     holds = value >= limit if least else value <= limit
     beyond = not holds and bare is not None and (bare < limit if least else bare > limit)
     return [{"row": row, "scenario": scenario, "what": what, "value": value, "limit": limit, "least": least,
-             "holds": holds, "bare": bare, "out_of_reach": beyond}]  # fmt: skip
+             "holds": holds, "bare": bare, "out_of_reach": beyond, "apart": apart}]  # fmt: skip
 
 
 def ratio(a: float | None, b: float | None) -> float | None:
@@ -323,30 +344,33 @@ def shared_cpus(clients: int, away_s: float, work_s: float, others: int) -> floa
     return sum(w * rate(there) for there, w in enumerate(weights)) / sum(weights)
 
 
-def best_bare(b: Bench, row: str, scenario: str, key: str, least: bool) -> float | None:
-    loops = (s for s in BARE if row.endswith(s.transport))
-    found = [v for v in (b.middle(s.name, scenario, key) for s in loops) if v is not None]
-    return (max if least else min)(found, default=None)
+def bare_loops(row: str) -> list[str]:
+    return [s.name for s in BARE if row.endswith(s.transport)]
+
+
+def check_stat(b: Bench, row: str, scenario: str) -> list[Check]:
+    # Where 99 of 100 handlers are fast their clients take all of both CPUs: beside as many of which none sleeps
+    # the stat waits as well, and what the sleeping adds is to be seen.
+    what, other = "stat p99, of that alone", (row, scenario, "alone_p99_us")
+    if "1in100" in scenario:
+        what, other = "stat p99, of that beside reads that are all fast", (row, "fast", "stat_p99_us")
+    bare = [v for v in (b.paired(name, scenario, "stat_p99_us", other) for name in bare_loops(row)) if v is not None]
+    return check(row, scenario, what, b.paired(row, scenario, "stat_p99_us", other), STAT_LIMIT, least=False,
+                 bare=min(bare, default=None), apart=b.paired(row, scenario, "apart_p99_us", other))  # fmt: skip
 
 
 def check_row(b: Bench, row: str) -> list[Check]:
-    alone = b.middle(row, "stat alone", "p99_us")
     call_us = b.middle(row, "fast read, 1 client", "mean_us")
     ideal = {"sleep1ms": SLEEPERS / 1e-3, "foreign1ms": SLEEPERS / 1e-3}
     if call_us:
         ideal["sleep10ms-1in100"] = 100 * shared_cpus(SLEEPERS, 10e-3, 100 * call_us / 1e6, others=1)
     found: list[Check] = []
     for name, most in ideal.items():
+        bare = [v for v in (b.middle(loop, name, "ops_per_s") for loop in bare_loops(row)) if v is not None]
         found += check(row, name, "reads, of the ideal", ratio(b.middle(row, name, "ops_per_s"), most), SHARE,
-                       bare=ratio(best_bare(b, row, name, "ops_per_s", True), most))  # fmt: skip
-    beside_fast = b.middle(row, "fast", "stat_p99_us")
+                       bare=ratio(max(bare, default=None), most))  # fmt: skip
     for name in (*ideal, "wait", "never"):
-        # Where 99 of 100 handlers are fast their clients take all of both CPUs: beside as many of which none sleeps
-        # the stat waits as well, and what the sleeping adds is to be seen.
-        what, other = ("alone", alone) if "1in100" not in name else ("beside reads that are all fast", beside_fast)
-        found += check(row, name, f"stat p99, of that {what}", ratio(b.middle(row, name, "stat_p99_us"), other),
-                       STAT_LIMIT, least=False,
-                       bare=ratio(best_bare(b, row, name, "stat_p99_us", False), other))  # fmt: skip
+        found += check_stat(b, row, name)
     for sample in b.samples.get((row, "wait"), []):
         if not sample["there"] or sample.get("released_s") is None:
             found += check(row, "wait", "handlers that waited and were released", 0, 1)
@@ -396,6 +420,8 @@ def check_line(c: Check) -> str:
     verdict = "holds" if c["holds"] else "MISSED"
     if c["out_of_reach"]:
         verdict += f", out of reach: a bare loop is at {number(c['bare'])}"
+    if c["apart"] is not None:
+        verdict += f" ({number(c['apart'])} with clients apart)"
     return f"{c['scenario']:<24} {c['row']:<20} {c['what']:<40} {number(c['value']):>8}  {limit}: {verdict}"
 
 
@@ -404,7 +430,7 @@ def sample_line(s: dict[str, Any]) -> str:
         return f"{s[key]:>9,.0f}" if s.get(key) is not None else f"{'-':>9}"
 
     return f"{s['scenario']:<24} {s['row']:<20} " + " ".join(
-        column(k) for k in ("ops_per_s", "p50_us", "p99_us", "stat", "stat_p99_us")
+        column(k) for k in ("ops_per_s", "p50_us", "p99_us", "stat", "stat_p99_us", "alone_p99_us", "apart_p99_us")
     )
 
 
@@ -415,7 +441,10 @@ def render(data: dict[str, Any]) -> str:
     for s in data["servers"]:
         if s["skipped"] or s["failed"]:
             lines.append(f"{s['name']}: {s['skipped'] or s['failed']}")
-    lines += ["", f"{'':45} {'reads/s':>9} {'p50 us':>9} {'p99 us':>9} {'stat/s':>9} {'p99 us':>9}"]
+    lines += [
+        "",
+        f"{'':45} {'reads/s':>9} {'p50 us':>9} {'p99 us':>9} {'stat/s':>9} {'p99 us':>9} {'alone':>9} {'apart':>9}",
+    ]
     lines += [sample_line(s) for s in data["samples"]]
     if data["idle"]:
         lines += [
@@ -436,7 +465,7 @@ def render(data: dict[str, Any]) -> str:
 
 def collect(b: Bench) -> list[dict[str, Any]]:
     found = []
-    keys = ("ops_per_s", "p50_us", "p99_us", "stat", "stat_p99_us", "released_s")
+    keys = ("ops_per_s", "p50_us", "p99_us", "stat", "stat_p99_us", "alone_p99_us", "apart_p99_us", "released_s")
     for (row, scenario), samples in sorted(b.samples.items(), key=lambda kv: (kv[0][1], kv[0][0])):
         values = {k: b.middle(row, scenario, k) for k in keys if any(s.get(k) is not None for s in samples)}
         found.append({"row": row, "scenario": scenario, "rounds": len(samples)} | values)
@@ -446,7 +475,7 @@ def collect(b: Bench) -> list[dict[str, Any]]:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     b = Bench(args.seconds)
     data: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
         "machine": machine(),
         "config": {"rounds": args.rounds, "seconds": args.seconds, "idle": args.idle, "cpus": CPUS},
         "idle": [],

@@ -228,14 +228,14 @@ def slow_handlers(scenarios: Data | None) -> list[str]:
     for k in scenarios["checks"]:
         limit = f"{'≥' if k['least'] else '≤'} {k['limit']:g}"
         value = f"{k['value']:.5f}" if abs(k["value"]) < 0.01 else f"{k['value']:.2f}"
-        bare = "" if k["bare"] is None else f"{k['bare']:.2f}"
+        bare, apart = ("" if k[key] is None else f"{k[key]:.2f}" for key in ("bare", "apart"))
         verdict = "holds" if k["holds"] else "missed, out of reach" if k["out_of_reach"] else "**MISSED**"
-        rows.append([f"`{k['row']}`", k["scenario"], k["what"], value, bare, limit, verdict])
+        rows.append([f"`{k['row']}`", k["scenario"], k["what"], value, apart, bare, limit, verdict])
     held = sum(k["holds"] for k in scenarios["checks"])
     beyond = sum(k["out_of_reach"] for k in scenarios["checks"])
     lines += [f"{held} of {len(rows)} requirements hold; {beyond} of the others are out of reach: the best loop "
               "without engine does not get there either.", ""]  # fmt: skip
-    return lines + table(["row", "handlers", "what", "value", "bare loop", "required", ""], rows)
+    return lines + table(["row", "handlers", "what", "value", "clients apart", "bare loop", "required", ""], rows)
 
 
 def handler_calls(t: Table) -> list[str]:
