@@ -28,6 +28,7 @@
 #define ARGS 6
 #define MAX_ERRNO 511  /* the protocol's limit */
 #define LOCK_LOOKS 300 /* 5 to 15 microseconds */
+#define LOCK_PASSES 63u
 #ifndef PyBUF_READ
 #define PyBUF_READ 0x100 /* PyMemoryView_FromMemory() is older in the stable interface than its constant */
 #endif
@@ -499,14 +500,36 @@ static int32_t enter(const struct mf_py_binding *b, struct mf_call *call)
 /* Whose thread state is current: until Python 3.11 that of whoever has the lock, later NULL for a thread that has it not. */
 extern PyThreadState *_PyThreadState_UncheckedGet(void) __attribute__((weak));
 
+static bool lock_is_taken(void)
+{
+    return _PyThreadState_UncheckedGet && _PyThreadState_UncheckedGet();
+}
+
 /*
  * Handlers, and threads that answer later, have the lock for some microseconds. Who is put to sleep before it leaves his CPU
- * idle, and that takes up to 40 to wake: so it is looked first, for a short while, whether it will be free.
+ * idle, and that takes up to 40 to wake: so it is looked first, for a short while, whether it will be free. Who has it may
+ * not be running, though, where clients have the CPUs: after each time in vain more requests do without, up to 63.
  */
+static void await_lock(void)
+{
+    struct mf_py_thread *self = &mf_py_self;
+    int looks = 0;
+
+    if (!lock_is_taken())
+        return;
+    if (self->unlooked) {
+        self->unlooked--;
+        return;
+    }
+    while (lock_is_taken() && looks++ < LOCK_LOOKS)
+        MF__RELAX();
+    self->in_vain = looks < LOCK_LOOKS ? 0 : (self->in_vain * 2 + 1) & LOCK_PASSES;
+    self->unlooked = self->in_vain;
+}
+
 static void take_lock(void)
 {
-    for (int i = 0; i < LOCK_LOOKS && _PyThreadState_UncheckedGet && _PyThreadState_UncheckedGet(); i++)
-        MF__RELAX();
+    await_lock();
     PyEval_RestoreThread(mf_py_self.state);
     mf_py_self.state = NULL;
 }

@@ -61,6 +61,7 @@ struct mf_py_thread {
     const struct mf_py_binding *binding; /* whose call that is */
     PyObject *keep;                      /* owns the bytes of the last answer until the next upcall */
     int deferred;
+    uint32_t unlooked, in_vain; /* await_lock(): requests that do without it, and how many did the last time */
 };
 extern _Thread_local struct mf_py_thread mf_py_self __attribute__((tls_model("initial-exec")));
 
