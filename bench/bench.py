@@ -37,7 +37,7 @@ import overhead
 import report
 import results
 from running import Running, ServerError, ensure_fusectl, ring_allowed, sweep_leftovers, why_no_ring
-from servers import EXTRA, OPS, SERVERS, SESSIONS, SUITES, Cells, Part, Server, chosen, extra, plan
+from servers import EXTRA, OPS, SERVERS, SESSIONS, STREAMS, SUITES, Cells, Part, Server, chosen, extra, plan
 
 TOP = Path(__file__).resolve().parent.parent
 OUT = TOP / "build" / "bench"
@@ -46,6 +46,7 @@ LOAD = OUT / "load"
 SPENT_PER_SAMPLE = 0.06  # seconds beyond the sample itself: processes start, files are opened
 SHORTEST = 0.08
 LONGEST = 1.0
+ONE_STREAM = 4.0  # times as long: readers take a tenth of a second to find their place beside its client
 
 Samples = dict[tuple[str, str, int], list[dict[str, Any]]]
 
@@ -156,29 +157,44 @@ class Fleet:
         self.up.clear()
 
 
+def patience(op: str, clients: int) -> float:
+    """How much longer a sample has to be."""
+    return ONE_STREAM if op in STREAMS and clients == 1 else 1.0
+
+
 @dataclass
 class Pace:
     """How long a sample is, and whether there is time to take a spoilt one again."""
 
     seconds: float
     warmup: float
-    samples: int  # in all rounds
+    expected: float = 0.0  # seconds, of all samples
     began: float = 0.0
-    done: int = 0
+    planned: float = 0.0  # seconds, of those taken so far
 
     @staticmethod
-    def of(args: argparse.Namespace, per_round: int) -> Pace:
-        samples = max(1, per_round * args.rounds)
-        each = args.minutes * 60 / samples - SPENT_PER_SAMPLE
+    def of(args: argparse.Namespace, cells: Cells) -> Pace:
+        samples = args.rounds * sum(len(names) for names in cells.values())
+        lengths = args.rounds * sum(patience(*cell) * len(names) for cell, names in cells.items())
+        each = (args.minutes * 60 - samples * SPENT_PER_SAMPLE) / max(lengths, 1.0)
         seconds = args.seconds or min(max(each / 1.2, SHORTEST), LONGEST)
-        return Pace(seconds, args.warmup if args.warmup is not None else seconds * 0.2, samples)
+        pace = Pace(seconds, args.warmup if args.warmup is not None else seconds * 0.2)
+        pace.plan(cells, args.rounds)
+        return pace
 
-    def expected(self) -> float:
-        return (self.seconds + self.warmup + SPENT_PER_SAMPLE) * self.samples
+    def plan(self, cells: Cells, rounds: int) -> None:
+        self.expected = rounds * sum(self.spent(*cell) * len(names) for cell, names in cells.items())
+        self.planned = 0.0
+
+    def spent(self, op: str, clients: int) -> float:
+        return (self.seconds + self.warmup) * patience(op, clients) + SPENT_PER_SAMPLE
 
     def behind(self) -> bool:
-        spent = time.monotonic() - self.began
-        return spent > self.expected() * (self.done / self.samples * 1.1 + 0.05)
+        return time.monotonic() - self.began > self.planned * 1.1 + self.expected * 0.05
+
+    def sample(self, running: Running, op: str, clients: int) -> dict[str, Any]:
+        times = patience(op, clients)
+        return running.measure(op, clients, self.seconds * times, self.warmup * times)
 
 
 def quiet_sample(running: Running, op: str, clients: int, args: argparse.Namespace, pace: Pace) -> dict[str, Any]:
@@ -186,7 +202,7 @@ def quiet_sample(running: Running, op: str, clients: int, args: argparse.Namespa
     disturbed one."""
     best: dict[str, Any] | None = None
     for _ in range(1 + args.retries):
-        sample = running.measure(op, clients, pace.seconds, pace.warmup)
+        sample = pace.sample(running, op, clients)
         if best is None or sample["others"] < best["others"]:
             best = sample
         if best["others"] <= args.others or pace.behind():
@@ -211,7 +227,7 @@ def one_cell(
             fleet.fail(running, e)
         else:
             samples[running.server.name, op, clients].append(sample)
-        pace.done += 1
+        pace.planned += pace.spent(op, clients)
 
 
 def touch(fleet: Fleet, cells: Cells) -> None:
@@ -249,13 +265,15 @@ def summed_up(data: dict[str, Any], fleet: Fleet, samples: Samples, others: floa
     }
 
 
-def measure_again(fleet: Fleet, args: argparse.Namespace, cells: Cells, data: dict[str, Any], samples: Samples) -> None:
+def measure_again(
+    fleet: Fleet, args: argparse.Namespace, pace: Pace, cells: Cells, data: dict[str, Any], samples: Samples
+) -> None:
     """What the rounds so far leave in doubt, held or missed."""
     wanted = results.undecided(summed_up(data, fleet, samples, args.others))
     rows = {(op, n): [name for name in names if (name, op, n) in wanted] for (op, n), names in cells.items()}
     less = {key: names for key, names in rows.items() if names}
     data["config"] |= {"again": args.again, "cells_again": len(wanted)}
-    pace = Pace(data["config"]["seconds"], data["config"]["warmup"], max(1, args.again * len(wanted)))
+    pace.plan(less, args.again)
     measure(fleet, args, less, pace, range(args.rounds, args.rounds + args.again), samples)
 
 
@@ -265,17 +283,19 @@ def then_again(rounds: int) -> str:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     servers, cells = plan(args.parts, SERVERS, args.extra)
-    pace = Pace.of(args, sum(len(names) for names in cells.values()))
-    print(f"bench: {len(servers)} servers, {pace.samples} samples of {pace.seconds:.2f} s: "
-          f"about {pace.expected() / 60 + 0.5:.0f} minutes{then_again(args.again)}", file=sys.stderr)  # fmt: skip
+    pace = Pace.of(args, cells)
+    samples_planned = args.rounds * sum(len(names) for names in cells.values())
+    print(f"bench: {len(servers)} servers, {samples_planned} samples of {pace.seconds:.2f} s: "
+          f"about {pace.expected / 60 + 0.5:.0f} minutes{then_again(args.again)}", file=sys.stderr)  # fmt: skip
     data: dict[str, Any] = {
-        "format": 3,
+        "format": 4,
         "machine": machine(),
         "config": {
             "suite": args.suite,
             "rounds": args.rounds,
             "seconds": round(pace.seconds, 3),
             "warmup": round(pace.warmup, 3),
+            "one_stream": ONE_STREAM,
             "others": args.others,
             "retries": args.retries,
             "ops": sorted({op for op, _ in cells}, key=OPS.index),
@@ -292,7 +312,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             touch(fleet, cells)
             measure(fleet, args, cells, pace, range(args.rounds), samples)
             if args.again:
-                measure_again(fleet, args, cells, data, samples)
+                measure_again(fleet, args, pace, cells, data, samples)
     except SystemExit as e:  # what was measured before a signal is still worth showing
         data["interrupted"] = e.code
     data = summed_up(data, fleet, samples, args.others)

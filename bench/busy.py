@@ -305,7 +305,7 @@ def pace(args: argparse.Namespace, b: Bench, servers: int) -> float:
     fixed += turns * len(HOGS) * len(b.cases) * servers * (SETTLE + SPENT_PER_SAMPLE + CALM / 2)
     weight = turns * servers * sum(case.patience(where) for case in b.cases for where in HOGS)
     b.seconds = args.seconds or min(max((args.minutes * 60 - fixed) / weight, SHORTEST), LONGEST)
-    return fixed + weight * b.seconds
+    return float(fixed + weight * b.seconds)
 
 
 def run(args: argparse.Namespace, undo: ExitStack) -> dict[str, Any]:
