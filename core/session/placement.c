@@ -689,7 +689,8 @@ void mf__placement_step_back(struct mf__reader *r)
 {
     struct sched_param param = { 0 };
 
-    if (!atomic_load(&r->freed))
+    /* Where readers do so no more it must not: on a busy machine it might not get to run again to find out. */
+    if (!atomic_load(&r->freed) && atomic_load(&r->session->place_mode) == MF__PLACE_YIELDING)
         (void)sched_setscheduler(0, SCHED_IDLE, &param);
 }
 

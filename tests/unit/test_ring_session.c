@@ -554,12 +554,13 @@ static _Atomic bool did_not_step_back; /* a reader that yields, in a handler */
 
 static int32_t wait_in_getattr(struct mf_call *c, struct fs_rig *r)
 {
+    bool up = mf__self->place_mode == MF__PLACE_YIELDING && sched_getscheduler(0) != SCHED_IDLE;
+
     (void)r;
-    if (mf__self->place_mode == MF__PLACE_YIELDING && !atomic_load(&mf__self->freed) &&
-        sched_getscheduler(0) != SCHED_IDLE)
-        atomic_store(&did_not_step_back, true);
     if (c->op == MF_OP_GETATTR && atomic_load(&waits_now))
         usleep(2000);
+    if (up && !atomic_load(&mf__self->freed)) /* by the monitor, which says so afterwards */
+        atomic_store(&did_not_step_back, true);
     return FS_DEFAULT;
 }
 
