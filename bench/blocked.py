@@ -18,12 +18,13 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable
 
 from bench import OUT, Fleet, cleaned_up, machine, measured, say, words
+from results import leaves_in_doubt
 from running import Running, ServerError
 from servers import CPUS, SERVERS, Server, chosen, extra
 
@@ -109,20 +110,21 @@ class Bench:
     def alone(self, running: Running, scenario: str, op: str, clients: int, name: str) -> None:
         self.keep(running, scenario, Load(running, op, clients, self.seconds, self.seconds / 5, name).result())
 
-    def beside_stat(self, running: Running, scenario: str, clients: int, name: str, apart: bool = True) -> None:
+    def beside_stat(self, running: Running, name: str, ideal: float, apart: bool = True) -> None:
         """The stat is measured alone, and while all the others are at it: with all clients wherever the scheduler puts
         them, and with those of the stat and the others on CPUs of their own, since what they wait for there, they wait
-        for behind each other."""
-        sample = {"alone_p99_us": self.stat(running)["stat_p99_us"]}
+        for behind each other. ideal: reads per second of the others."""
+        sample = {"ideal": ideal, "alone_p99_us": self.stat(running)["stat_p99_us"]}
         if apart and len(CPU_IDS) > 1:
-            _, stat = self.both(running, clients, name, set(CPU_IDS[:1]), set(CPU_IDS[1:]))
+            _, stat = self.both(running, name, set(CPU_IDS[:1]), set(CPU_IDS[1:]))
             sample["apart_p99_us"] = stat["stat_p99_us"]
-        reads, stat = self.both(running, clients, name)
-        self.keep(running, scenario, sample | reads | stat)
+        reads, stat = self.both(running, name)
+        self.keep(running, name, sample | reads | stat)
 
-    def both(self, running: Running, clients: int, name: str, of_stat: Set[int] = frozenset(),
-             of_others: Set[int] = frozenset()) -> tuple[Sample, Sample]:  # fmt: skip
-        others = Load(running, "read4k", clients, self.seconds * 1.6, 0, name, of_others)
+    def both(
+        self, running: Running, name: str, of_stat: Set[int] = frozenset(), of_others: Set[int] = frozenset()
+    ) -> tuple[Sample, Sample]:
+        others = Load(running, "read4k", SLEEPERS, self.seconds * 1.6, 0, name, of_others)
         time.sleep(self.seconds * 0.15)
         try:
             stat = self.stat(running, of_stat)
@@ -140,12 +142,11 @@ class Bench:
         found = [s[key] for s in self.samples.get((row, scenario), []) if key in s]
         return float(median(found)) if found else None
 
-    def paired(self, row: str, scenario: str, key: str, other: tuple[str, str, str]) -> float | None:
-        """The median of what it is of another row's, scenario's and value's in the same round."""
+    def paired(self, row: str, scenario: str, key: str, other: tuple[str, str, str]) -> list[float]:
+        """What it is, round by round, of another row's, scenario's and value's."""
         there, (other_row, other_scenario, other_key) = self.samples.get((row, scenario), []), other
         pairs = zip(there, self.samples.get((other_row, other_scenario), []), strict=False)
-        found = [a[key] / b[other_key] for a, b in pairs if key in a and b.get(other_key)]
-        return float(median(found)) if found else None
+        return [a[key] / b[other_key] for a, b in pairs if key in a and b.get(other_key)]
 
 
 # ---- scenarios: one sample each ----
@@ -153,22 +154,22 @@ class Bench:
 
 def unloaded(b: Bench, r: Running) -> None:
     b.alone(r, "stat alone", "stat", 1, "fast")
-    b.alone(r, "fast read, 1 client", "read4k", 1, "fast")
     b.alone(r, f"fast read, {SLEEPERS} clients", "read4k", SLEEPERS, "fast")
 
 
 def sleeping(b: Bench, r: Running) -> None:
-    b.beside_stat(r, "sleep1ms", SLEEPERS, "sleep1ms")
+    b.beside_stat(r, "sleep1ms", SLEEPERS / 1e-3)
 
 
 def foreign(b: Bench, r: Running) -> None:
-    b.beside_stat(r, "foreign1ms", SLEEPERS, "foreign1ms")
+    b.beside_stat(r, "foreign1ms", SLEEPERS / 1e-3)
 
 
 def one_in_a_hundred(b: Bench, r: Running) -> None:
     b.alone(r, "sleep10ms-1in100 alone", "read4k", SLEEPERS, "sleep10ms-1in100")
-    b.beside_stat(r, "fast", SLEEPERS, "fast", apart=False)
-    b.beside_stat(r, "sleep10ms-1in100", SLEEPERS, "sleep10ms-1in100", apart=False)
+    call = Load(r, "read4k", 1, b.seconds, b.seconds / 5, "fast").result()["mean_us"] / 1e6
+    b.beside_stat(r, "fast", SLEEPERS / call, apart=False)
+    b.beside_stat(r, "sleep10ms-1in100", 100 * shared_cpus(SLEEPERS, 10e-3, 100 * call, others=1), apart=False)
 
 
 def scaling(b: Bench, r: Running) -> None:
@@ -316,19 +317,19 @@ def at_rest(servers: list[Server], seconds: float) -> tuple[list[dict[str, Any]]
 # ---- what is required ----
 
 
-def check(row: str, scenario: str, what: str, value: float | None, limit: float, least: bool = True,
+def check(row: str, scenario: str, what: str, values: Sequence[float], limit: float, least: bool = True,
           bare: float | None = None, apart: float | None = None) -> list[Check]:  # fmt: skip
-    """bare: what the best loop without engine reaches by the same measure; apart: the same with clients apart."""
-    if value is None:
+    """values: one, or one of each round; bare: what the best loop without engine reaches by the same measure; apart:
+    the same with clients apart."""
+    if not values:
         return []
+    value = float(median(values))
     holds = value >= limit if least else value <= limit
     beyond = not holds and bare is not None and (bare < limit if least else bare > limit)
+    doubt = len(values) > 1 and leaves_in_doubt([(v >= limit) == least or v == limit for v in values])
     return [{"row": row, "scenario": scenario, "what": what, "value": value, "limit": limit, "least": least,
-             "holds": holds, "bare": bare, "out_of_reach": beyond, "apart": apart}]  # fmt: skip
-
-
-def ratio(a: float | None, b: float | None) -> float | None:
-    return a / b if a is not None and b else None
+             "holds": holds, "bare": bare, "out_of_reach": beyond, "doubtful": doubt and not holds and not beyond,
+             "apart": apart}]  # fmt: skip
 
 
 def shared_cpus(clients: int, away_s: float, work_s: float, others: int) -> float:
@@ -344,36 +345,31 @@ def shared_cpus(clients: int, away_s: float, work_s: float, others: int) -> floa
     return sum(w * rate(there) for there, w in enumerate(weights)) / sum(weights)
 
 
-def bare_loops(row: str) -> list[str]:
-    return [s.name for s in BARE if row.endswith(s.transport)]
-
-
-def check_stat(b: Bench, row: str, scenario: str) -> list[Check]:
-    # Where 99 of 100 handlers are fast their clients take all of both CPUs: beside as many of which none sleeps
-    # the stat waits as well, and what the sleeping adds is to be seen.
-    what, other = "stat p99, of that alone", (row, scenario, "alone_p99_us")
-    if "1in100" in scenario:
-        what, other = "stat p99, of that beside reads that are all fast", (row, "fast", "stat_p99_us")
-    bare = [v for v in (b.paired(name, scenario, "stat_p99_us", other) for name in bare_loops(row)) if v is not None]
-    return check(row, scenario, what, b.paired(row, scenario, "stat_p99_us", other), STAT_LIMIT, least=False,
-                 bare=min(bare, default=None), apart=b.paired(row, scenario, "apart_p99_us", other))  # fmt: skip
+def check_beside(b: Bench, row: str, scenario: str, key: str, what: str, other: tuple[str, str, str], limit: float,
+                 least: bool) -> list[Check]:  # fmt: skip
+    """What a row is of something else, and the best loop without engine of the same."""
+    loops = (b.paired(s.name, scenario, key, other) for s in BARE if row.endswith(s.transport))
+    bare = [float(median(values)) for values in loops if values]
+    apart = b.paired(row, scenario, key.replace("stat", "apart"), other) if key.startswith("stat") else []
+    return check(row, scenario, what, b.paired(row, scenario, key, other), limit, least,
+                 bare=(max if least else min)(bare, default=None), apart=median(apart) if apart else None)  # fmt: skip
 
 
 def check_row(b: Bench, row: str) -> list[Check]:
-    call_us = b.middle(row, "fast read, 1 client", "mean_us")
-    ideal = {"sleep1ms": SLEEPERS / 1e-3, "foreign1ms": SLEEPERS / 1e-3}
-    if call_us:
-        ideal["sleep10ms-1in100"] = 100 * shared_cpus(SLEEPERS, 10e-3, 100 * call_us / 1e6, others=1)
     found: list[Check] = []
-    for name, most in ideal.items():
-        bare = [v for v in (b.middle(loop, name, "ops_per_s") for loop in bare_loops(row)) if v is not None]
-        found += check(row, name, "reads, of the ideal", ratio(b.middle(row, name, "ops_per_s"), most), SHARE,
-                       bare=ratio(max(bare, default=None), most))  # fmt: skip
-    for name in (*ideal, "wait", "never"):
-        found += check_stat(b, row, name)
+    slow = ("sleep1ms", "foreign1ms", "sleep10ms-1in100")
+    for name in slow:
+        found += check_beside(b, row, name, "ops_per_s", "reads, of the ideal", (row, name, "ideal"), SHARE, True)
+    for name in (*slow, "wait", "never"):
+        # Where 99 of 100 handlers are fast their clients take all of both CPUs: beside as many of which none sleeps
+        # the stat waits as well, and what the sleeping adds is to be seen.
+        what, other = "stat p99, of that alone", (row, name, "alone_p99_us")
+        if "1in100" in name:
+            what, other = "stat p99, of that beside reads that are all fast", (row, "fast", "stat_p99_us")
+        found += check_beside(b, row, name, "stat_p99_us", what, other, STAT_LIMIT, False)
     for sample in b.samples.get((row, "wait"), []):
         if not sample["there"] or sample.get("released_s") is None:
-            found += check(row, "wait", "handlers that waited and were released", 0, 1)
+            found += check(row, "wait", "handlers that waited and were released", [0], 1)
     return found
 
 
@@ -381,13 +377,15 @@ def checks(b: Bench, rows: list[str]) -> list[Check]:
     found = [c for row in rows for c in check_row(b, row)]
     for row in rows:
         if row.endswith("-1"):
-            one, eight = (b.middle(row.removesuffix("-1") + n, "sleep5ms", "ops_per_s") for n in ("-1", "-8"))
-            found += check(row.removesuffix("-1"), "sleep5ms", "8 readers, of one", ratio(eight, one), SCALING)
+            name = row.removesuffix("-1")
+            scaled = b.paired(name + "-8", "sleep5ms", "ops_per_s", (row, "sleep5ms", "ops_per_s"))
+            found += check(name, "sleep5ms", "8 readers, of one", scaled, SCALING)
         if row.endswith("-ring"):
             for clients in (1, 8):
                 name = f"compute200us, {clients} clients"
-                ring, device = (b.middle(r, name, "ops_per_s") for r in (row, row.replace("-ring", "-device")))
-                found += check(row, name, "reads, of those over the device", ratio(ring, device), SHARE)
+                device = (row.replace("-ring", "-device"), name, "ops_per_s")
+                found += check(row, name, "reads, of those over the device", b.paired(row, name, "ops_per_s", device),
+                               SHARE)  # fmt: skip
     return found
 
 
@@ -401,10 +399,11 @@ def idle_checks(found: list[dict[str, Any]]) -> list[Check]:
     result: list[Check] = []
     for i in found:
         if i["row"].startswith(("c-", "python-", "go-")) and i["row"] != "go-fuse":
-            result += check(i["row"], "idle", "share of a CPU", i["cpu_share"], IDLE_LIMIT, least=False)
+            result += check(i["row"], "idle", "share of a CPU", [i["cpu_share"]], IDLE_LIMIT, least=False)
         if i["row"].startswith("c-"):
             libfuse = ring if i["row"] == "c-ring" and ring else device
-            result += check(i["row"], "idle", "memory, of libfuse's", ratio(i["rss_mib"], libfuse), 1.0, least=False)
+            of_theirs = [i["rss_mib"] / libfuse] if libfuse else []
+            result += check(i["row"], "idle", "memory, of libfuse's", of_theirs, 1.0, least=False)
     return result
 
 
@@ -417,7 +416,7 @@ def number(value: float) -> str:
 
 def check_line(c: Check) -> str:
     limit = f"{'at least' if c['least'] else 'at most'} {c['limit']:g}"
-    verdict = "holds" if c["holds"] else "MISSED"
+    verdict = "holds" if c["holds"] else "MISSED, as it may be by chance" if c["doubtful"] else "MISSED"
     if c["out_of_reach"]:
         verdict += f", out of reach: a bare loop is at {number(c['bare'])}"
     if c["apart"] is not None:

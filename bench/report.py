@@ -229,12 +229,16 @@ def slow_handlers(scenarios: Data | None) -> list[str]:
         limit = f"{'≥' if k['least'] else '≤'} {k['limit']:g}"
         value = f"{k['value']:.5f}" if abs(k["value"]) < 0.01 else f"{k['value']:.2f}"
         bare, apart = ("" if k[key] is None else f"{k[key]:.2f}" for key in ("bare", "apart"))
-        verdict = "holds" if k["holds"] else "missed, out of reach" if k["out_of_reach"] else "**MISSED**"
+        verdict = "holds" if k["holds"] else marked("MISSED", False, k["doubtful"])
+        if k["out_of_reach"]:
+            verdict = "missed, out of reach"
         rows.append([f"`{k['row']}`", k["scenario"], k["what"], value, apart, bare, limit, verdict])
     held = sum(k["holds"] for k in scenarios["checks"])
     beyond = sum(k["out_of_reach"] for k in scenarios["checks"])
+    doubtful = sum(k["doubtful"] for k in scenarios["checks"])
     lines += [f"{held} of {len(rows)} requirements hold; {beyond} of the others are out of reach: the best loop "
-              "without engine does not get there either.", ""]  # fmt: skip
+              f"without engine does not get there either; {doubtful} have a question mark: the rounds do not tell "
+              "which side of it they are on.", ""]  # fmt: skip
     return lines + table(["row", "handlers", "what", "value", "clients apart", "bare loop", "required", ""], rows)
 
 
