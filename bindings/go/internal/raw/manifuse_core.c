@@ -751,8 +751,9 @@ MF_API int mf_session_stats(struct mf_session *s, uint32_t reader, struct mf_rea
  * {"ring":0,"readers":2,"requests":123,"own":..,"waits":..,"batches":..,"calls":..,"blocked":..,...}. calls and
  * blocked tell how often another reader took over since a handler might wait, or did; opened, how often so many did
  * that all readers of the device were let in; own, how many of the requests came where one reader alone waits, as
- * they do while handlers wait often. What the example programs print to standard error at a clean end where the
- * environment has MANIFUSE_STATS=1.
+ * they do while handlers wait often; led, how many callers that had waited were woken so that the scheduler looks for
+ * an idle CPU, since another calls without pause on theirs. What the example programs print to standard error at a
+ * clean end where the environment has MANIFUSE_STATS=1.
  */
 MF_API int mf_session_write_stats(struct mf_session *s, int fd);
 
