@@ -357,7 +357,10 @@ Test(placement, who_may_not_leave_sched_idle_is_replaced)
 
     give_up_nice();
     serve_answered_by_others();
-    cr_assert_eq(site_run(stat_often, NULL), 0);
+    do
+        cr_assert_eq(site_run(stat_often, NULL), 0);
+    while (rig.s->ring_count && !yielding() && mf__now_ns() < to); /* one whom the machine kept waiting tries again */
+    to = forty_seconds_from_now();
     start_computing(hogs, rig.s->ring_count ? cpus : 0); /* readers yield no more */
     while (rig.s->ring_count && !others_serve() && mf__now_ns() < to)
         cr_assert_eq(site_run(stat_often, NULL), 0);
