@@ -104,11 +104,14 @@ class Bench:
         self.seconds = seconds
         self.samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
 
+    def load(self, running: Running, op: str, clients: int, name: str, cpus: Set[int] = frozenset()) -> Sample:
+        return Load(running, op, clients, self.seconds, self.seconds / 5, name, cpus).result()
+
     def keep(self, running: Running, scenario: str, sample: Sample) -> None:
         self.samples[running.server.name, scenario].append(sample)
 
     def alone(self, running: Running, scenario: str, op: str, clients: int, name: str) -> None:
-        self.keep(running, scenario, Load(running, op, clients, self.seconds, self.seconds / 5, name).result())
+        self.keep(running, scenario, self.load(running, op, clients, name))
 
     def beside_stat(self, running: Running, name: str, ideal: float, apart: bool = True) -> None:
         """The stat is measured alone, and while all the others are at it: with all clients wherever the scheduler puts
@@ -133,7 +136,7 @@ class Bench:
         return reads, stat
 
     def stat(self, running: Running, cpus: Set[int] = frozenset()) -> Sample:
-        sample = Load(running, "stat", 1, self.seconds, self.seconds / 5, "fast", cpus).result()
+        sample = self.load(running, "stat", 1, "fast", cpus)
         # Not one answer in all the time: at least that long.
         p99 = sample["p99_us"] if sample["ops"] else self.seconds * 1e6
         return {"stat": sample["ops_per_s"], "stat_p99_us": p99}
@@ -153,7 +156,6 @@ class Bench:
 
 
 def unloaded(b: Bench, r: Running) -> None:
-    b.alone(r, "stat alone", "stat", 1, "fast")
     b.alone(r, f"fast read, {SLEEPERS} clients", "read4k", SLEEPERS, "fast")
 
 
@@ -167,7 +169,7 @@ def foreign(b: Bench, r: Running) -> None:
 
 def one_in_a_hundred(b: Bench, r: Running) -> None:
     b.alone(r, "sleep10ms-1in100 alone", "read4k", SLEEPERS, "sleep10ms-1in100")
-    call = Load(r, "read4k", 1, b.seconds, b.seconds / 5, "fast").result()["mean_us"] / 1e6
+    call = b.load(r, "read4k", 1, "fast")["mean_us"] / 1e6
     b.beside_stat(r, "fast", SLEEPERS / call, apart=False)
     b.beside_stat(r, "sleep10ms-1in100", 100 * shared_cpus(SLEEPERS, 10e-3, 100 * call, others=1), apart=False)
 

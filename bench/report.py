@@ -237,8 +237,8 @@ def slow_handlers(scenarios: Data | None) -> list[str]:
     beyond = sum(k["out_of_reach"] for k in scenarios["checks"])
     doubtful = sum(k["doubtful"] for k in scenarios["checks"])
     lines += [f"{held} of {len(rows)} requirements hold; {beyond} of the others are out of reach: the best loop "
-              f"without engine does not get there either; {doubtful} have a question mark: the rounds do not tell "
-              "which side of it they are on.", ""]  # fmt: skip
+              "without engine does not get there either. A question mark: the rounds do not tell which side of it they "
+              f"are on ({doubtful}).", ""]  # fmt: skip
     return lines + table(["row", "handlers", "what", "value", "clients apart", "bare loop", "required", ""], rows)
 
 

@@ -9452,17 +9452,24 @@ static bool spent_one_waits(struct mf_session *s)
     return found;
 }
 
+/* The calling thread's. Out of SCHED_IDLE it may not be permitted. */
+static bool set_class(int class)
+{
+    const struct sched_param param = { 0 };
+
+    return sched_setscheduler(0, class, &param) == 0;
+}
+
 bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c)
 {
     struct mf_session *s = r->session;
     uint32_t mode = wanted_mode(s, c);
-    struct sched_param param = { 0 };
 
     if (mode == r->place_mode || (mode == MF__PLACE_PLAIN && r->place_mode == MF__PLACE_NONE))
         return true;
     if (mode == MF__PLACE_YIELDING && atomic_load(&s->place.one_way) && spent_one_waits(s))
         return false; /* else there would be more of them each time */
-    if (sched_setscheduler(0, mode == MF__PLACE_YIELDING ? SCHED_IDLE : SCHED_OTHER, &param) == 0) {
+    if (set_class(mode == MF__PLACE_YIELDING ? SCHED_IDLE : SCHED_OTHER)) {
         r->place_mode = mode;
         return true;
     }
@@ -9482,13 +9489,10 @@ bool mf__placement_apply(struct mf__reader *r, const struct mf__crew *c)
 bool mf__placement_step_up(struct mf__reader *r, const struct mf__slot *slot)
 {
     struct mf__crew *c = atomic_load_explicit(&r->crew, memory_order_relaxed);
-    struct sched_param param = { 0 };
 
     if (!c || atomic_load_explicit(&c->rate, memory_order_relaxed) < RUSH || r->place_mode != MF__PLACE_YIELDING ||
         !r->session->place.watchful || atomic_load_explicit(&r->freed, memory_order_relaxed) ||
-        mf__now_ns() - slot->received_ns < LONG_NS)
-        return false;
-    if (sched_setscheduler(0, SCHED_OTHER, &param) < 0)
+        mf__now_ns() - slot->received_ns < LONG_NS || !set_class(SCHED_OTHER))
         return false;
     atomic_fetch_add_explicit(&c->led, 1, memory_order_relaxed);
     return true;
@@ -9496,11 +9500,9 @@ bool mf__placement_step_up(struct mf__reader *r, const struct mf__slot *slot)
 
 void mf__placement_step_back(struct mf__reader *r)
 {
-    struct sched_param param = { 0 };
-
     /* Where readers do so no more it must not: on a busy machine it might not get to run again to find out. */
     if (!atomic_load(&r->freed) && atomic_load(&r->session->place_mode) == MF__PLACE_YIELDING)
-        (void)sched_setscheduler(0, SCHED_IDLE, &param);
+        (void)set_class(SCHED_IDLE);
 }
 
 #else
