@@ -35,14 +35,24 @@ LANGUAGES = {"c": SLOW_C, "python": SLOW_PYTHON, "go": SLOW_GO}
 TRANSPORTS = {"device": " --uring off", "ring": " --uring require"}
 
 # Loops without engine, as far as any server can get here: a thread for each request in hand.
-BARE_DEVICE = "build/bench/responder {mnt} --slow --readers 32"
-BARE_RING = "build/bench/ring_responder {mnt} --slow"
-BARE = (
-    Server("bare-device", "responder", "32 clones", BARE_DEVICE),
-    Server("bare-device-yield", "responder", "32 clones", BARE_DEVICE + " --pin --yield"),
-    Server("bare-ring", "responder", "20 rings a queue", BARE_RING, transport="ring"),
-    Server("bare-ring-yield", "responder", "20 rings a queue", BARE_RING + " --yield", transport="ring"),
-)
+BARE_DEVICE = "build/bench/responder {mnt} --readers 32"
+BARE_RING = "build/bench/ring_responder {mnt}"
+
+
+def bare_loops(suffix: str, option: str) -> tuple[Server, ...]:
+    device, ring = BARE_DEVICE + option, BARE_RING + option
+    return (
+        Server(f"bare-device{suffix}", "responder", "32 clones", device),
+        Server(f"bare-device-yield{suffix}", "responder", "32 clones", device + " --pin --yield"),
+        Server(f"bare-ring{suffix}", "responder", "20 rings a queue", ring, transport="ring"),
+        Server(f"bare-ring-yield{suffix}", "responder", "20 rings a queue", ring + " --yield", transport="ring"),
+    )
+
+
+# Beside a language whose handlers exclude each other those of the loop do, too.
+UNLOCKED = bare_loops("", " --slow")
+LOCKED = bare_loops("-locked", " --slow-locked")
+BARE = UNLOCKED + LOCKED
 BARE_SCENARIOS = ("unloaded", "sleep1ms", "foreign1ms", "sleep10ms-1in100")
 
 ROWS = (
@@ -350,8 +360,9 @@ def shared_cpus(clients: int, away_s: float, work_s: float, others: int) -> floa
 def check_beside(b: Bench, row: str, scenario: str, key: str, what: str, other: tuple[str, str, str], limit: float,
                  least: bool) -> list[Check]:  # fmt: skip
     """What a row is of something else, and the best loop without engine of the same."""
-    loops = (b.paired(s.name, scenario, key, other) for s in BARE if row.endswith(s.transport))
-    bare = [float(median(values)) for values in loops if values]
+    loops = LOCKED if "-python-" in row else UNLOCKED
+    ratios = (b.paired(s.name, scenario, key, other) for s in loops if row.endswith(s.transport))
+    bare = [float(median(values)) for values in ratios if values]
     apart = b.paired(row, scenario, key.replace("stat", "apart"), other) if key.startswith("stat") else []
     return check(row, scenario, what, b.paired(row, scenario, key, other), limit, least,
                  bare=(max if least else min)(bare, default=None), apart=median(apart) if apart else None)  # fmt: skip

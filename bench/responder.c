@@ -4,12 +4,12 @@
  * f9999 and `big`, all zeros) and nothing else, and is the measure that the
  * engine is held against.
  *
- *   responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow]
+ *   responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow|--slow-locked]
  *
  * --yield: threads in class SCHED_IDLE, the session's group at nice 19; --slow:
- * files whose handlers wait (slow_fs.h) instead of `null`. Runs
- * as root in the foreground until unmounted or signalled; exit 0 after a clean
- * end.
+ * files whose handlers wait (slow_fs.h) instead of `null`, --slow-locked: and
+ * exclude each other. Runs as root in the foreground until unmounted or
+ * signalled; exit 0 after a clean end.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -57,7 +57,7 @@ struct options {
 static struct reader readers[MAX_READERS];
 static pthread_t main_thread;
 static int (*answer)(uint32_t, uint64_t, const void *, const char *, void *) = null_answer;
-static bool slow;
+static bool slow, locked;
 
 static void die(const char *what)
 {
@@ -88,6 +88,7 @@ static void reply_later(void *who, uint64_t unique, uint64_t length)
     struct fuse_out_header head = { .len = (uint32_t)(sizeof(head) + length), .unique = unique };
     const struct iovec iov[2] = { { &head, sizeof(head) }, { (void *)(uintptr_t)zeros, length } };
 
+    slow_compute();
     if (writev(r->fd, iov, 2) < 0 && errno != ENOENT && errno != ENODEV)
         fprintf(stderr, "responder: a later reply: %s\n", strerror(errno));
 }
@@ -230,23 +231,26 @@ static void wait_for_end(const struct options *o, const sigset_t *set)
 
 static void usage(void)
 {
-    fputs("usage: responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow]\n"
+    fputs("usage: responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow|--slow-locked]\n"
           "  --readers N      reader threads (default 1; with --pin one per CPU)\n"
           "  --clone MODE     require: a cloned descriptor each (default); off: one shared\n"
           "  --pin            bind reader i to CPU i\n"
           "  --yield          readers in class SCHED_IDLE\n"
-          "  --slow           files whose handlers wait\n",
+          "  --slow           files whose handlers wait\n"
+          "  --slow-locked    and exclude each other while they do not\n",
           stderr);
     exit(2);
 }
 
 static void parse(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {
-        { "readers", required_argument, NULL, 'r' }, { "clone", required_argument, NULL, 'c' },
-        { "pin", no_argument, NULL, 'p' },           { "yield", no_argument, NULL, 'y' },
-        { "slow", no_argument, NULL, 's' },          { NULL, 0, NULL, 0 }
-    };
+    static const struct option longs[] = { { "readers", required_argument, NULL, 'r' },
+                                           { "clone", required_argument, NULL, 'c' },
+                                           { "pin", no_argument, NULL, 'p' },
+                                           { "yield", no_argument, NULL, 'y' },
+                                           { "slow", no_argument, NULL, 's' },
+                                           { "slow-locked", no_argument, NULL, 'l' },
+                                           { NULL, 0, NULL, 0 } };
     int c;
 
     *o = (struct options){ .clone = true };
@@ -259,8 +263,8 @@ static void parse(int argc, char **argv, struct options *o)
             o->pin = true;
         else if (c == 'y')
             o->yield = true;
-        else if (c == 's')
-            slow = true;
+        else if (c == 's' || c == 'l')
+            slow = true, locked = c == 'l';
         else
             usage();
     }
@@ -286,7 +290,7 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by the readers */
     if (slow) {
-        slow_begin();
+        slow_begin(locked);
         answer = slow_answer;
     }
 

@@ -4,12 +4,12 @@
  * null_fs.h); one pinned thread and one ring per possible CPU, all completions reaped, all answers submitted in
  * one call, waiting in a second one. Handlers that wait would block a queue; `null` has none.
  *
- *   ring_responder MOUNTPOINT [--plain] [--yield] [--slow]
+ *   ring_responder MOUNTPOINT [--plain] [--yield] [--slow|--slow-locked]
  *
  * --plain: without SINGLE_ISSUER and DEFER_TASKRUN; --yield: threads in class SCHED_IDLE, the session's group at
  * nice 19; --slow: files whose handlers wait (slow_fs.h) instead of `null`, and 20 threads for each queue, each with
- * a ring of its own and one entry, so that no request stands behind a handler. Needs root, and fuse's module
- * parameter enable_uring. In the foreground until unmounted or signalled.
+ * a ring of its own and one entry, so that no request stands behind a handler; --slow-locked: and exclude each other.
+ * Needs root, and fuse's module parameter enable_uring. In the foreground until unmounted or signalled.
  */
 #define _GNU_SOURCE
 #include <linux/io_uring.h>
@@ -70,7 +70,7 @@ static struct {
     int device;
     unsigned setup_flags;
     unsigned threads, depth; /* threads for each queue, entries for each of them */
-    bool yield;
+    bool yield, locked;
     int (*answer)(uint32_t opcode, uint64_t node, const void *args, const char *name, void *body);
 } conf = { .threads = 1, .depth = DEPTH, .answer = null_answer };
 static struct server servers[MAX_SERVERS];
@@ -125,6 +125,7 @@ static void let_go(void *who, uint64_t unique, uint64_t length)
     struct server *s = who;
 
     (void)unique, (void)length;
+    slow_compute();
     sem_post(&s->answered);
 }
 
@@ -301,15 +302,15 @@ static void parse(int argc, char **argv)
             plain = true;
         else if (!strcmp(argv[i], "--yield"))
             conf.yield = true;
-        else if (!strcmp(argv[i], "--slow"))
-            conf.threads = 20, conf.depth = 1, conf.answer = slow_answer;
+        else if (!strcmp(argv[i], "--slow") || !strcmp(argv[i], "--slow-locked"))
+            conf.locked = strcmp(argv[i], "--slow") != 0, conf.threads = 20, conf.depth = 1, conf.answer = slow_answer;
         else if (argv[i][0] != '-' && !conf.mountpoint)
             conf.mountpoint = argv[i];
         else
             conf.mountpoint = NULL, i = argc;
     }
     if (!conf.mountpoint) {
-        fputs("usage: ring_responder MOUNTPOINT [--plain] [--yield] [--slow]\n", stderr);
+        fputs("usage: ring_responder MOUNTPOINT [--plain] [--yield] [--slow|--slow-locked]\n", stderr);
         exit(2);
     }
     conf.setup_flags = plain ? 0 : IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
@@ -331,7 +332,7 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by all threads */
     if (conf.answer == slow_answer)
-        slow_begin();
+        slow_begin(conf.locked);
     mount_fs();
     handshake();
     if (conf.yield)
