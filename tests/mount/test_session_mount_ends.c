@@ -301,13 +301,26 @@ Test(session_ends, stop_with_a_handler_that_waits_too_long)
     fs_end(&rig);
 }
 
+static int at_gate[2]; /* a pipe: the server's handler is about to wait there */
+
+static int32_t tell_who_waits(struct mf_call *call, struct fs_rig *r)
+{
+    (void)r;
+    if (call->op == MF_OP_READ && call->node == FS_GATE && write(at_gate[1], "", 1) != 1)
+        return -EIO;
+    return FS_DEFAULT;
+}
+
 Test(session_ends, stop_with_a_handler_that_never_ends)
 {
     struct mf_session_opts o = { .size = sizeof(o), .readers = 2, .stop_timeout_ms = 200, .flags = MF_OPT_SIGNALS };
-    pid_t server = site_server(&o, NULL);
-    pid_t blocked = site_start(site_read_gate, NULL);
+    pid_t server, blocked;
+    char c;
 
-    usleep(200000); /* it gets to where it waits */
+    cr_assert_eq(pipe(at_gate), 0);
+    server = site_server(&o, tell_who_waits);
+    blocked = site_start(site_read_gate, NULL);
+    cr_assert_eq(read(at_gate[0], &c, 1), 1);
     kill(server, SIGTERM);
     cr_expect_eq(site_end(server), ETIMEDOUT);
     cr_expect_eq(site_end(blocked), ECONNABORTED);
