@@ -34,13 +34,11 @@ SLOW_GO = "build/bench/go-slow {mnt}"
 LANGUAGES = {"c": SLOW_C, "python": SLOW_PYTHON, "go": SLOW_GO}
 TRANSPORTS = {"device": " --uring off", "ring": " --uring require"}
 
+
 # Loops without engine, as far as any server can get here: a thread for each request in hand.
-BARE_DEVICE = "build/bench/responder {mnt} --readers 32"
-BARE_RING = "build/bench/ring_responder {mnt}"
-
-
-def bare_loops(suffix: str, option: str) -> tuple[Server, ...]:
-    device, ring = BARE_DEVICE + option, BARE_RING + option
+def bare_loops(suffix: str, program: str, option: str = "") -> tuple[Server, ...]:
+    device = program.format("responder") + " {mnt} --readers 32" + option
+    ring = program.format("ring_responder") + " {mnt}" + option
     return (
         Server(f"bare-device{suffix}", "responder", "32 clones", device),
         Server(f"bare-device-yield{suffix}", "responder", "32 clones", device + " --pin --yield"),
@@ -49,10 +47,10 @@ def bare_loops(suffix: str, option: str) -> tuple[Server, ...]:
     )
 
 
-# Beside a language whose handlers exclude each other those of the loop do, too.
-UNLOCKED = bare_loops("", " --slow")
-LOCKED = bare_loops("-locked", " --slow-locked")
-BARE = UNLOCKED + LOCKED
+BARE_C = bare_loops("", "build/bench/{}", " --slow")
+# Python's handlers exclude each other: the least that a server of any kind can do with them.
+BARE_PYTHON = bare_loops("-python", "build/venv/bin/python bench/handlers/bare.py build/bench/bare_{}.so")
+BARE = BARE_C + BARE_PYTHON
 BARE_SCENARIOS = ("unloaded", "sleep1ms", "foreign1ms", "sleep10ms-1in100")
 
 ROWS = (
@@ -178,8 +176,8 @@ def foreign(b: Bench, r: Running) -> None:
 
 
 def one_in_a_hundred(b: Bench, r: Running) -> None:
+    call = b.load(r, "read4k", 1, "fast")["mean_us"] / 1e6  # before handlers wait: a server may remember it
     b.alone(r, "sleep10ms-1in100 alone", "read4k", SLEEPERS, "sleep10ms-1in100")
-    call = b.load(r, "read4k", 1, "fast")["mean_us"] / 1e6
     b.beside_stat(r, "fast", SLEEPERS / call, apart=False)
     b.beside_stat(r, "sleep10ms-1in100", 100 * shared_cpus(SLEEPERS, 10e-3, 100 * call, others=1), apart=False)
 
@@ -360,7 +358,7 @@ def shared_cpus(clients: int, away_s: float, work_s: float, others: int) -> floa
 def check_beside(b: Bench, row: str, scenario: str, key: str, what: str, other: tuple[str, str, str], limit: float,
                  least: bool) -> list[Check]:  # fmt: skip
     """What a row is of something else, and the best loop without engine of the same."""
-    loops = LOCKED if "-python-" in row else UNLOCKED
+    loops = BARE_PYTHON if "-python-" in row else BARE_C
     ratios = (b.paired(s.name, scenario, key, other) for s in loops if row.endswith(s.transport))
     bare = [float(median(values)) for values in ratios if values]
     apart = b.paired(row, scenario, key.replace("stat", "apart"), other) if key.startswith("stat") else []

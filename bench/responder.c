@@ -4,12 +4,11 @@
  * f9999 and `big`, all zeros) and nothing else, and is the measure that the
  * engine is held against.
  *
- *   responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow|--slow-locked]
+ *   responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow]
  *
  * --yield: threads in class SCHED_IDLE, the session's group at nice 19; --slow:
- * files whose handlers wait (slow_fs.h) instead of `null`, --slow-locked: and
- * exclude each other. Runs as root in the foreground until unmounted or
- * signalled; exit 0 after a clean end.
+ * files whose handlers wait (slow_fs.h) instead of `null`. Runs as root in the
+ * foreground until unmounted or signalled; exit 0 after a clean end.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -57,7 +56,7 @@ struct options {
 static struct reader readers[MAX_READERS];
 static pthread_t main_thread;
 static int (*answer)(uint32_t, uint64_t, const void *, const char *, void *) = null_answer;
-static bool slow, locked;
+static bool slow;
 
 static void die(const char *what)
 {
@@ -80,7 +79,7 @@ static void reply(struct reader *r, const struct fuse_in_header *h, int rc)
         memset(o + 1, 0, body);
 }
 
-/* On the thread of later.h. */
+/* On the thread that answers later. */
 static void reply_later(void *who, uint64_t unique, uint64_t length)
 {
     static const char zeros[FILE_SIZE];
@@ -88,7 +87,6 @@ static void reply_later(void *who, uint64_t unique, uint64_t length)
     struct fuse_out_header head = { .len = (uint32_t)(sizeof(head) + length), .unique = unique };
     const struct iovec iov[2] = { { &head, sizeof(head) }, { (void *)(uintptr_t)zeros, length } };
 
-    slow_compute(ANSWERS_NS);
     if (writev(r->fd, iov, 2) < 0 && errno != ENOENT && errno != ENODEV)
         fprintf(stderr, "responder: a later reply: %s\n", strerror(errno));
 }
@@ -103,7 +101,7 @@ static void serve(struct reader *r, const struct fuse_in_header *h)
         return; /* every answer is on its way already */
     rc = answer(h->opcode, h->nodeid, h + 1, name, body);
     if (rc > 0 && slow && slow_is_deferred(h->opcode, h->nodeid))
-        later_answer((struct later){ .answer = reply_later, .who = r, .unique = h->unique, .length = (uint64_t)rc });
+        slow_defer(reply_later, r, h->unique, (uint64_t)rc);
     else
         reply(r, h, rc);
 }
@@ -231,26 +229,23 @@ static void wait_for_end(const struct options *o, const sigset_t *set)
 
 static void usage(void)
 {
-    fputs("usage: responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow|--slow-locked]\n"
+    fputs("usage: responder MOUNTPOINT [--readers N] [--clone off|require] [--pin] [--yield] [--slow]\n"
           "  --readers N      reader threads (default 1; with --pin one per CPU)\n"
           "  --clone MODE     require: a cloned descriptor each (default); off: one shared\n"
           "  --pin            bind reader i to CPU i\n"
           "  --yield          readers in class SCHED_IDLE\n"
-          "  --slow           files whose handlers wait\n"
-          "  --slow-locked    and exclude each other while they do not\n",
+          "  --slow           files whose handlers wait\n",
           stderr);
     exit(2);
 }
 
 static void parse(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = { { "readers", required_argument, NULL, 'r' },
-                                           { "clone", required_argument, NULL, 'c' },
-                                           { "pin", no_argument, NULL, 'p' },
-                                           { "yield", no_argument, NULL, 'y' },
-                                           { "slow", no_argument, NULL, 's' },
-                                           { "slow-locked", no_argument, NULL, 'l' },
-                                           { NULL, 0, NULL, 0 } };
+    static const struct option longs[] = {
+        { "readers", required_argument, NULL, 'r' }, { "clone", required_argument, NULL, 'c' },
+        { "pin", no_argument, NULL, 'p' },           { "yield", no_argument, NULL, 'y' },
+        { "slow", no_argument, NULL, 's' },          { NULL, 0, NULL, 0 }
+    };
     int c;
 
     *o = (struct options){ .clone = true };
@@ -263,8 +258,8 @@ static void parse(int argc, char **argv, struct options *o)
             o->pin = true;
         else if (c == 'y')
             o->yield = true;
-        else if (c == 's' || c == 'l')
-            slow = true, locked = c == 'l';
+        else if (c == 's')
+            slow = true;
         else
             usage();
     }
@@ -290,7 +285,7 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by the readers */
     if (slow) {
-        slow_begin(locked);
+        slow_begin();
         answer = slow_answer;
     }
 

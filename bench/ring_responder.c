@@ -4,12 +4,12 @@
  * null_fs.h); one pinned thread and one ring per possible CPU, all completions reaped, all answers submitted in
  * one call, waiting in a second one. Handlers that wait would block a queue; `null` has none.
  *
- *   ring_responder MOUNTPOINT [--plain] [--yield] [--slow|--slow-locked]
+ *   ring_responder MOUNTPOINT [--plain] [--yield] [--slow]
  *
  * --plain: without SINGLE_ISSUER and DEFER_TASKRUN; --yield: threads in class SCHED_IDLE, the session's group at
  * nice 19; --slow: files whose handlers wait (slow_fs.h) instead of `null`, and 20 threads for each queue, each with
- * a ring of its own and one entry, so that no request stands behind a handler; --slow-locked: and exclude each other.
- * Needs root, and fuse's module parameter enable_uring. In the foreground until unmounted or signalled.
+ * a ring of its own and one entry, so that no request stands behind a handler. Needs root, and fuse's module parameter
+ * enable_uring. In the foreground until unmounted or signalled.
  */
 #define _GNU_SOURCE
 #include <linux/io_uring.h>
@@ -70,7 +70,7 @@ static struct {
     int device;
     unsigned setup_flags;
     unsigned threads, depth; /* threads for each queue, entries for each of them */
-    bool yield, locked;
+    bool yield;
     int (*answer)(uint32_t opcode, uint64_t node, const void *args, const char *name, void *body);
 } conf = { .threads = 1, .depth = DEPTH, .answer = null_answer };
 static struct server servers[MAX_SERVERS];
@@ -119,13 +119,12 @@ static void push(struct server *s, unsigned entry, uint32_t cmd, uint64_t commit
     s->pending++;
 }
 
-/* On the thread of later.h: the ring's own sends the answer, for the next request would come in the sender's context. */
+/* On the thread that answers later: the ring's own sends the answer, for the next request would come in the sender's context. */
 static void let_go(void *who, uint64_t unique, uint64_t length)
 {
     struct server *s = who;
 
     (void)unique, (void)length;
-    slow_compute(ANSWERS_NS);
     sem_post(&s->answered);
 }
 
@@ -140,7 +139,7 @@ static void serve(struct server *s, unsigned entry)
     memcpy(&in, h->in_out, sizeof(in));
     rc = conf.answer(in.opcode, in.nodeid, h->op_in, payload, payload);
     if (rc > 0 && conf.answer == slow_answer && slow_is_deferred(in.opcode, in.nodeid)) {
-        later_answer((struct later){ .answer = let_go, .who = s });
+        slow_defer(let_go, s, in.unique, (uint64_t)rc);
         sem_wait(&s->answered);
     }
     if (in.opcode == FUSE_READ && rc > 0)
@@ -302,15 +301,15 @@ static void parse(int argc, char **argv)
             plain = true;
         else if (!strcmp(argv[i], "--yield"))
             conf.yield = true;
-        else if (!strcmp(argv[i], "--slow") || !strcmp(argv[i], "--slow-locked"))
-            conf.locked = strcmp(argv[i], "--slow") != 0, conf.threads = 20, conf.depth = 1, conf.answer = slow_answer;
+        else if (!strcmp(argv[i], "--slow"))
+            conf.threads = 20, conf.depth = 1, conf.answer = slow_answer;
         else if (argv[i][0] != '-' && !conf.mountpoint)
             conf.mountpoint = argv[i];
         else
             conf.mountpoint = NULL, i = argc;
     }
     if (!conf.mountpoint) {
-        fputs("usage: ring_responder MOUNTPOINT [--plain] [--yield] [--slow|--slow-locked]\n", stderr);
+        fputs("usage: ring_responder MOUNTPOINT [--plain] [--yield] [--slow]\n", stderr);
         exit(2);
     }
     conf.setup_flags = plain ? 0 : IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
@@ -332,7 +331,7 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by all threads */
     if (conf.answer == slow_answer)
-        slow_begin(conf.locked);
+        slow_begin();
     mount_fs();
     handshake();
     if (conf.yield)
