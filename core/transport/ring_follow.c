@@ -118,7 +118,8 @@ void mf__ring_nudge(struct ring *r)
     if (atomic_exchange(&r->nudged, true))
         return;
     count_one(&r->counts.nudges);
-    mf__uring_wake(&r->u);
+    if (!mf__ring_send_message(r))
+        mf__uring_wake(&r->u);
     mf__ring_call(&r->ch);
 }
 

@@ -67,10 +67,22 @@ void mf__uring_shut(struct ring *r, struct uring *u)
     mf__uring_unlock(u);
 }
 
+/* Before the ring that it wakes: another one may come to have the same descriptor. */
+static void shut_waker(struct ring *r)
+{
+    struct uring *u = &r->waker;
+
+    pthread_mutex_lock(&u->submit);
+    if (!atomic_exchange(&u->shut, true) && u->sqes)
+        mf__uring_release(u);
+    pthread_mutex_unlock(&u->submit);
+}
+
 void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
+    shut_waker(r);
     mf__uring_shut(r, &r->u);
     mf__owns_shut(r);
 }
@@ -86,6 +98,7 @@ void mf__ring_forget(struct mf__channel *ch)
     struct ring *r = ring_of(ch);
 
     mf__uring_forget(&r->u);
+    mf__uring_forget(&r->waker);
     mf__owns_forget(r);
     init_locks(r);
 }
@@ -95,6 +108,8 @@ void mf__ring_close_inherited(struct mf__channel *ch)
     if (ch->fd < 0)
         return;
     close(ch->fd);
+    if (ring_of(ch)->waker.sqes)
+        close(ring_of(ch)->waker.fd);
     mf__owns_close_inherited(ring_of(ch));
 }
 
@@ -108,6 +123,7 @@ static void ring_free(struct ring *r)
     free(r->entries);
     pthread_cond_destroy(&r->called);
     pthread_mutex_destroy(&r->follow);
+    pthread_mutex_destroy(&r->waker.submit);
     pthread_mutex_destroy(&r->u.submit);
     free(r);
 }
@@ -222,6 +238,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     memset(r, 0, sizeof(*r));
     r->opts = *opts;
     mf__uring_init(&r->u, opts->sys, opts->kernel);
+    mf__uring_init(&r->waker, opts->sys, opts->kernel);
     atomic_init(&r->missing, opts->others);
     init_locks(r);
     rc = ring_memory(r);

@@ -8,7 +8,7 @@
 
 #include "transport/ring.h"
 
-#define WAKE_DATA UINT64_MAX       /* user_data of the NOP that wakes */
+#define WAKE_DATA UINT64_MAX       /* user_data of what wakes */
 #define POOL_DATA (UINT64_MAX - 1) /* of the command that tells a pool */
 #define BODY_SLACK 65536u          /* for an answer that is built beside the request's payload */
 #define SUBMISSIONS 32u            /* answers in one call: as many as clients of a CPU may wait for */
@@ -81,6 +81,7 @@ struct ring {
     } counts;
     struct mf__ring_opts opts;
     struct uring u;
+    struct uring waker;      /* see mf__ring_send_message(); open once it has maps */
     struct entry *entries;   /* first entries of all queues, second ones of all queues, ... */
     _Atomic uint32_t *alive; /* per queue: entries that were not refused */
     uint32_t queue_count;
@@ -163,6 +164,12 @@ void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index);
 int mf__ring_commit_waiting(struct ring *r, struct uring *u);
 /* Wake whoever waits for completions there. */
 void mf__uring_wake(struct uring *u);
+/*
+ * The same for who waits on the shared ring, by a message from a ring beside it. Without one whoever wakes is still in that
+ * system call, with the lock, when who is woken needs it for the answers, and would have to be woken once more. false: that
+ * ring cannot be had, or somebody else is using it.
+ */
+bool mf__ring_send_message(struct ring *r);
 void mf__uring_unlock(struct uring *u); /* instead of pthread_mutex_unlock() on `submit` */
 
 /* ---- ring_follow.c --------------------------------------------------------------------------------- */

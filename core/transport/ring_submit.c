@@ -217,6 +217,43 @@ void mf__uring_unlock(struct uring *u)
         mf__uring_wake(u);
 }
 
+/* Opened when it is first needed. With its lock held. */
+static bool waker_is_open(struct ring *r)
+{
+    struct uring *u = &r->waker;
+
+    if (!u->sqes && !atomic_load(&u->shut) && mf__uring_open(u, 1, 2) < 0)
+        atomic_store(&u->shut, true); /* do without */
+    return !atomic_load(&u->shut);
+}
+
+/* With the waker's lock held: while it is open the other ring is, too. */
+static bool send_message(struct uring *u, int fd)
+{
+    struct mf__sqe *sqe = next_sqe(u, MF__URING_OP_MSG_RING, 0);
+
+    sqe->flags = MF__URING_SKIP_SUCCESS;
+    sqe->fd = fd;
+    sqe->offset = WAKE_DATA;
+    if (submit(u) < 0)
+        return false;
+    if (!anything_completed(u))
+        return true;
+    atomic_store(u->cq_head, atomic_load(u->cq_tail)); /* it failed */
+    return false;
+}
+
+bool mf__ring_send_message(struct ring *r)
+{
+    bool sent;
+
+    if (pthread_mutex_trylock(&r->waker.submit) != 0)
+        return false;
+    sent = waker_is_open(r) && send_message(&r->waker, r->u.fd);
+    pthread_mutex_unlock(&r->waker.submit);
+    return sent;
+}
+
 /*
  * For answers that are in the list. Who has the lock may be a reader that lets others run first, and gives it back and
  * takes it again faster than one who waits for it can be woken: some waited for a fifth of a second. So nobody waits, but

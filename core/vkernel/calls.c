@@ -347,6 +347,20 @@ static bool call_over(void *kernel, struct mf__channel *device)
     return over;
 }
 
+/* IORING_OP_MSG_RING, of data. */
+static void message(struct mf__vk_uring *u, const struct mf__sqe *sqe)
+{
+    struct mf__vk_uring *to = find(u->vk, sqe->fd);
+    int rc = mf__vk_planned_fault(u->vk, MF__URING_OP_MSG_RING);
+
+    if (rc == 0 && (!to || to == u))
+        rc = to ? -EINVAL : -EBADF;
+    if (rc == 0)
+        mf__vk_post_cqe(to, sqe->offset, (int32_t)sqe->len);
+    if (rc < 0 || !(sqe->flags & MF__URING_SKIP_SUCCESS))
+        mf__vk_post_cqe(u, sqe->user_data, rc);
+}
+
 static int consume(struct mf__vk_uring *u, uint32_t most)
 {
     struct mf__vk_task *task = current_task();
@@ -365,7 +379,10 @@ static int consume(struct mf__vk_uring *u, uint32_t most)
         if (index >= u->sq_entries)
             continue; /* dropped */
         memcpy(&sqe, u->mapped_sqes + index * sizeof(sqe), sizeof(sqe));
-        mf__vk_command(u, &sqe, task);
+        if (sqe.opcode == MF__URING_OP_MSG_RING)
+            message(u, &sqe);
+        else
+            mf__vk_command(u, &sqe, task);
         n++;
     }
     atomic_store_explicit(&m->sq_head, head, memory_order_release);

@@ -390,8 +390,10 @@ static int commit_entry(struct mf__vk_uring *u, const struct mf__sqe *sqe, const
     return 0;
 }
 
-static int planned_fault(struct mf__vk_fault *f, uint32_t op)
+int mf__vk_planned_fault(struct mf_vkernel *vk, uint32_t op)
 {
+    struct mf__vk_fault *f = &vk->fault;
+
     if (f->op != op || !f->count)
         return 0;
     if (f->skip) {
@@ -426,7 +428,7 @@ static int fuse_command(struct mf__vk_uring *u, const struct mf__sqe *sqe, struc
     if (!vk->initialized)
         return -EAGAIN;
     memcpy(&cmd, sqe->cmd, sizeof(cmd));
-    rc = planned_fault(&vk->fault, sqe->cmd_op);
+    rc = mf__vk_planned_fault(vk, sqe->cmd_op);
     if (rc == -EAGAIN || rc == -EINTR || (rc && sqe->cmd_op != FUSE_IO_URING_CMD_REGISTER))
         return rc;
     switch (sqe->cmd_op) {

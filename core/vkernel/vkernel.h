@@ -219,7 +219,7 @@ struct mf_vkernel {
     bool uring_wanted; /* agreed upon and not refused since: requests wait for the queues */
     bool uring_ready;  /* requests go to the queues */
     struct mf__vk_fault {
-        uint32_t op;    /* FUSE_IO_URING_CMD_* */
+        uint32_t op;    /* FUSE_IO_URING_CMD_*, or MF__URING_OP_MSG_RING */
         uint32_t skip;  /* that many go well first */
         uint32_t count; /* then so many fail */
         int error;
@@ -293,6 +293,8 @@ uint64_t mf__vk_ring_count(const struct mf_vkernel *vk);
 void mf__vk_uring_disconnect(struct mf_vkernel *vk);
 /* Carry out a submission. `task` is whose. */
 void mf__vk_command(struct mf__vk_uring *u, const struct mf__sqe *sqe, struct mf__vk_task *task);
+/* The error that such a command shall bring now, or 0. */
+int mf__vk_planned_fault(struct mf_vkernel *vk, uint32_t op);
 /* A ring is gone, and its idle entries with it. */
 void mf__vk_drop_entries(struct mf__vk_uring *u);
 

@@ -17,8 +17,10 @@
 #define MF__URING_ENTER_GETEVENTS 1u
 #define MF__URING_REGISTER_FILES 2u
 #define MF__URING_OP_NOP 0u
+#define MF__URING_OP_MSG_RING 40u /* 5.18: completes on the ring `fd`, with the user_data that is in `offset` */
 #define MF__URING_OP_URING_CMD 46u
-#define MF__URING_FIXED_FILE 1u /* sqe.flags */
+#define MF__URING_FIXED_FILE 1u    /* sqe.flags */
+#define MF__URING_SKIP_SUCCESS 64u /* likewise: only a failure completes here */
 #define MF__URING_OFF_SQES 0x10000000
 
 /* 7.46, not negotiated: a queue's pool of payloads, told before its first entry. Layout of the command's area. */
@@ -39,8 +41,12 @@ struct mf__sqe {
     uint8_t flags;
     uint16_t ioprio;
     int32_t fd; /* or the index of a fixed file */
-    uint32_t cmd_op;
-    uint32_t pad1;
+    union {
+        uint64_t offset;
+        struct {
+            uint32_t cmd_op, pad1;
+        };
+    };
     uint64_t addr;
     uint32_t len;
     uint32_t cmd_flags;

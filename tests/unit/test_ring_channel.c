@@ -787,10 +787,9 @@ static void *answer_elsewhere(void *arg)
     return NULL;
 }
 
-Test(ring_channel, foreign_answers_are_committed_by_who_receives)
+static void answers_of_others(int n)
 {
-    begin(1);
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < n; i++) {
         pthread_t thread;
         struct asker a;
 
@@ -803,6 +802,42 @@ Test(ring_channel, foreign_answers_are_committed_by_who_receives)
     }
     one_request();
     cr_expect_eq(mf__vk_queue_look(p.vk, 0).idle, 4);
+}
+
+Test(ring_channel, foreign_answers_are_committed_by_who_receives)
+{
+    begin(1);
+    answers_of_others(10);
+    finish();
+}
+
+/* Whoever receives is woken without the ring beside it. */
+Test(ring_channel, foreign_answers_need_no_message_between_rings)
+{
+    begin(1);
+    answers_of_others(1);
+    mf__vk_set_fault(p.vk, &(struct mf__vk_fault){ .op = MF__URING_OP_MSG_RING, .count = 3, .error = -EOVERFLOW });
+    answers_of_others(5);
+    finish();
+}
+
+static int setups;
+
+static int no_setup(void *kernel, uint32_t entries, struct mf__uring_params *params)
+{
+    (void)kernel;
+    (void)entries;
+    (void)params;
+    setups++;
+    return -EMFILE;
+}
+
+Test(ring_channel, foreign_answers_need_no_second_ring)
+{
+    begin(1);
+    sys.setup = no_setup;
+    answers_of_others(5);
+    cr_expect_eq(setups, 1, "what was refused is asked for again");
     finish();
 }
 
@@ -1261,14 +1296,6 @@ Test(ring_channel, who_waits_on_his_own_ring_learns_of_the_end)
     cr_expect_eq(receive(), -ENODEV);
     cr_expect_not(mf__own_ring_holds(own));
     finish_threads();
-}
-
-static int no_setup(void *kernel, uint32_t entries, struct mf__uring_params *params)
-{
-    (void)kernel;
-    (void)entries;
-    (void)params;
-    return -EMFILE;
 }
 
 static int no_attach(void *kernel, int fd, struct mf__channel *device)

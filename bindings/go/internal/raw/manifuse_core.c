@@ -2338,8 +2338,10 @@ static inline void mf__channel_put(struct mf__channel *ch)
 #define MF__URING_ENTER_GETEVENTS 1u
 #define MF__URING_REGISTER_FILES 2u
 #define MF__URING_OP_NOP 0u
+#define MF__URING_OP_MSG_RING 40u /* 5.18: completes on the ring `fd`, with the user_data that is in `offset` */
 #define MF__URING_OP_URING_CMD 46u
-#define MF__URING_FIXED_FILE 1u /* sqe.flags */
+#define MF__URING_FIXED_FILE 1u    /* sqe.flags */
+#define MF__URING_SKIP_SUCCESS 64u /* likewise: only a failure completes here */
 #define MF__URING_OFF_SQES 0x10000000
 
 /* 7.46, not negotiated: a queue's pool of payloads, told before its first entry. Layout of the command's area. */
@@ -2360,8 +2362,12 @@ struct mf__sqe {
     uint8_t flags;
     uint16_t ioprio;
     int32_t fd; /* or the index of a fixed file */
-    uint32_t cmd_op;
-    uint32_t pad1;
+    union {
+        uint64_t offset;
+        struct {
+            uint32_t cmd_op, pad1;
+        };
+    };
     uint64_t addr;
     uint32_t len;
     uint32_t cmd_flags;
@@ -12014,7 +12020,7 @@ struct mf_vkernel {
     bool uring_wanted; /* agreed upon and not refused since: requests wait for the queues */
     bool uring_ready;  /* requests go to the queues */
     struct mf__vk_fault {
-        uint32_t op;    /* FUSE_IO_URING_CMD_* */
+        uint32_t op;    /* FUSE_IO_URING_CMD_*, or MF__URING_OP_MSG_RING */
         uint32_t skip;  /* that many go well first */
         uint32_t count; /* then so many fail */
         int error;
@@ -12088,6 +12094,8 @@ uint64_t mf__vk_ring_count(const struct mf_vkernel *vk);
 void mf__vk_uring_disconnect(struct mf_vkernel *vk);
 /* Carry out a submission. `task` is whose. */
 void mf__vk_command(struct mf__vk_uring *u, const struct mf__sqe *sqe, struct mf__vk_task *task);
+/* The error that such a command shall bring now, or 0. */
+int mf__vk_planned_fault(struct mf_vkernel *vk, uint32_t op);
 /* A ring is gone, and its idle entries with it. */
 void mf__vk_drop_entries(struct mf__vk_uring *u);
 
@@ -12439,7 +12447,7 @@ const struct mf__uring_sys *mf__memory_uring(struct mf__channel *ch, void **kern
 
 
 
-#define WAKE_DATA UINT64_MAX       /* user_data of the NOP that wakes */
+#define WAKE_DATA UINT64_MAX       /* user_data of what wakes */
 #define POOL_DATA (UINT64_MAX - 1) /* of the command that tells a pool */
 #define BODY_SLACK 65536u          /* for an answer that is built beside the request's payload */
 #define SUBMISSIONS 32u            /* answers in one call: as many as clients of a CPU may wait for */
@@ -12512,6 +12520,7 @@ struct ring {
     } counts;
     struct mf__ring_opts opts;
     struct uring u;
+    struct uring waker;      /* see mf__ring_send_message(); open once it has maps */
     struct entry *entries;   /* first entries of all queues, second ones of all queues, ... */
     _Atomic uint32_t *alive; /* per queue: entries that were not refused */
     uint32_t queue_count;
@@ -12594,6 +12603,12 @@ void mf__ring_let_wait(struct ring *r, struct uring *u, uint32_t index);
 int mf__ring_commit_waiting(struct ring *r, struct uring *u);
 /* Wake whoever waits for completions there. */
 void mf__uring_wake(struct uring *u);
+/*
+ * The same for who waits on the shared ring, by a message from a ring beside it. Without one whoever wakes is still in that
+ * system call, with the lock, when who is woken needs it for the answers, and would have to be woken once more. false: that
+ * ring cannot be had, or somebody else is using it.
+ */
+bool mf__ring_send_message(struct ring *r);
 void mf__uring_unlock(struct uring *u); /* instead of pthread_mutex_unlock() on `submit` */
 
 /* ---- ring_follow.c --------------------------------------------------------------------------------- */
@@ -13259,7 +13274,8 @@ void mf__ring_nudge(struct ring *r)
     if (atomic_exchange(&r->nudged, true))
         return;
     count_one(&r->counts.nudges);
-    mf__uring_wake(&r->u);
+    if (!mf__ring_send_message(r))
+        mf__uring_wake(&r->u);
     mf__ring_call(&r->ch);
 }
 
@@ -13337,10 +13353,22 @@ void mf__uring_shut(struct ring *r, struct uring *u)
     mf__uring_unlock(u);
 }
 
+/* Before the ring that it wakes: another one may come to have the same descriptor. */
+static void shut_waker(struct ring *r)
+{
+    struct uring *u = &r->waker;
+
+    pthread_mutex_lock(&u->submit);
+    if (!atomic_exchange(&u->shut, true) && u->sqes)
+        mf__uring_release(u);
+    pthread_mutex_unlock(&u->submit);
+}
+
 void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
+    shut_waker(r);
     mf__uring_shut(r, &r->u);
     mf__owns_shut(r);
 }
@@ -13356,6 +13384,7 @@ void mf__ring_forget(struct mf__channel *ch)
     struct ring *r = ring_of(ch);
 
     mf__uring_forget(&r->u);
+    mf__uring_forget(&r->waker);
     mf__owns_forget(r);
     transport_ring_make_init_locks(r);
 }
@@ -13365,6 +13394,8 @@ void mf__ring_close_inherited(struct mf__channel *ch)
     if (ch->fd < 0)
         return;
     close(ch->fd);
+    if (ring_of(ch)->waker.sqes)
+        close(ring_of(ch)->waker.fd);
     mf__owns_close_inherited(ring_of(ch));
 }
 
@@ -13378,6 +13409,7 @@ static void ring_free(struct ring *r)
     free(r->entries);
     pthread_cond_destroy(&r->called);
     pthread_mutex_destroy(&r->follow);
+    pthread_mutex_destroy(&r->waker.submit);
     pthread_mutex_destroy(&r->u.submit);
     free(r);
 }
@@ -13492,6 +13524,7 @@ int mf__ring_channel(const struct mf__ring_opts *opts, struct mf__channel **out)
     memset(r, 0, sizeof(*r));
     r->opts = *opts;
     mf__uring_init(&r->u, opts->sys, opts->kernel);
+    mf__uring_init(&r->waker, opts->sys, opts->kernel);
     atomic_init(&r->missing, opts->others);
     transport_ring_make_init_locks(r);
     rc = ring_memory(r);
@@ -13929,6 +13962,43 @@ void mf__uring_unlock(struct uring *u)
     release(u);
     if (atomic_load(&u->left))
         mf__uring_wake(u);
+}
+
+/* Opened when it is first needed. With its lock held. */
+static bool waker_is_open(struct ring *r)
+{
+    struct uring *u = &r->waker;
+
+    if (!u->sqes && !atomic_load(&u->shut) && mf__uring_open(u, 1, 2) < 0)
+        atomic_store(&u->shut, true); /* do without */
+    return !atomic_load(&u->shut);
+}
+
+/* With the waker's lock held: while it is open the other ring is, too. */
+static bool send_message(struct uring *u, int fd)
+{
+    struct mf__sqe *sqe = next_sqe(u, MF__URING_OP_MSG_RING, 0);
+
+    sqe->flags = MF__URING_SKIP_SUCCESS;
+    sqe->fd = fd;
+    sqe->offset = WAKE_DATA;
+    if (transport_ring_submit_submit(u) < 0)
+        return false;
+    if (!anything_completed(u))
+        return true;
+    atomic_store(u->cq_head, atomic_load(u->cq_tail)); /* it failed */
+    return false;
+}
+
+bool mf__ring_send_message(struct ring *r)
+{
+    bool sent;
+
+    if (pthread_mutex_trylock(&r->waker.submit) != 0)
+        return false;
+    sent = waker_is_open(r) && send_message(&r->waker, r->u.fd);
+    pthread_mutex_unlock(&r->waker.submit);
+    return sent;
 }
 
 /*
@@ -14548,6 +14618,20 @@ static bool call_over(void *kernel, struct mf__channel *device)
     return over;
 }
 
+/* IORING_OP_MSG_RING, of data. */
+static void message(struct mf__vk_uring *u, const struct mf__sqe *sqe)
+{
+    struct mf__vk_uring *to = vkernel_calls_find(u->vk, sqe->fd);
+    int rc = mf__vk_planned_fault(u->vk, MF__URING_OP_MSG_RING);
+
+    if (rc == 0 && (!to || to == u))
+        rc = to ? -EINVAL : -EBADF;
+    if (rc == 0)
+        mf__vk_post_cqe(to, sqe->offset, (int32_t)sqe->len);
+    if (rc < 0 || !(sqe->flags & MF__URING_SKIP_SUCCESS))
+        mf__vk_post_cqe(u, sqe->user_data, rc);
+}
+
 static int consume(struct mf__vk_uring *u, uint32_t most)
 {
     struct mf__vk_task *task = current_task();
@@ -14566,7 +14650,10 @@ static int consume(struct mf__vk_uring *u, uint32_t most)
         if (index >= u->sq_entries)
             continue; /* dropped */
         memcpy(&sqe, u->mapped_sqes + index * sizeof(sqe), sizeof(sqe));
-        mf__vk_command(u, &sqe, task);
+        if (sqe.opcode == MF__URING_OP_MSG_RING)
+            message(u, &sqe);
+        else
+            mf__vk_command(u, &sqe, task);
         n++;
     }
     atomic_store_explicit(&m->sq_head, head, memory_order_release);
@@ -17156,8 +17243,10 @@ static int commit_entry(struct mf__vk_uring *u, const struct mf__sqe *sqe, const
     return 0;
 }
 
-static int planned_fault(struct mf__vk_fault *f, uint32_t op)
+int mf__vk_planned_fault(struct mf_vkernel *vk, uint32_t op)
 {
+    struct mf__vk_fault *f = &vk->fault;
+
     if (f->op != op || !f->count)
         return 0;
     if (f->skip) {
@@ -17192,7 +17281,7 @@ static int fuse_command(struct mf__vk_uring *u, const struct mf__sqe *sqe, struc
     if (!vk->initialized)
         return -EAGAIN;
     memcpy(&cmd, sqe->cmd, sizeof(cmd));
-    rc = planned_fault(&vk->fault, sqe->cmd_op);
+    rc = mf__vk_planned_fault(vk, sqe->cmd_op);
     if (rc == -EAGAIN || rc == -EINTR || (rc && sqe->cmd_op != FUSE_IO_URING_CMD_REGISTER))
         return rc;
     switch (sqe->cmd_op) {
