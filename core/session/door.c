@@ -4,16 +4,19 @@
 
 #include "session/session.h"
 
-#define FEW_LEFT 4u                    /* seats: until then it says nothing that they were left behind */
-#define OPEN_NS 64000000u              /* at first; a trial costs a few milliseconds where most handlers wait; */
-#define OPEN_MAX_NS 1024000000u        /* doubled up to this each time that one fails, */
-#define TRIAL_NS 64000000u             /* which is within this time */
-#define LEFT_OF (64u * MF__SLOW_LIMIT) /* requests after which what was counted before counts half */
+#define FEW_LEFT 4u                     /* seats: until then it says nothing that they were left behind */
+#define OPEN_NS 64000000u               /* at first; a trial costs a few milliseconds where most handlers wait; */
+#define OPEN_MAX_NS 1024000000u         /* doubled up to this each time that one fails, */
+#define TRIAL_NS 64000000u              /* which is within this time */
+#define EMPTY_NS (3 * MF__WATCH_NS / 2) /* that a seat is taken by one who waits, until somebody looks */
+#define LOST_LIMIT 12u                  /* the share of all seats' time: what it saves to receive with few */
+#define LEFT_OF (64u * MF__SLOW_LIMIT)  /* requests after which what was counted before counts half */
 
 void mf__door_init(struct mf__door *door)
 {
     pthread_mutex_init(&door->lock, NULL);
     mf__cond_init(&door->changed);
+    door->counted_ns = mf__now_ns();
 }
 
 void mf__door_destroy(struct mf__door *door)
@@ -73,25 +76,43 @@ static void turn(struct mf_session *s, bool shut)
     d->since_ns = mf__now_ns();
     d->left = 0;
     d->served = all_requests(s);
+    d->counted_ns = d->since_ns;
     d->vain_looks = 0;
     atomic_store(&d->shut, shut);
     pthread_cond_broadcast(&d->changed);
 }
 
-/* Do so many handlers wait that it had better be open? */
+/* One alone would keep all others waiting each time that its handler does. */
+static uint32_t seats(const struct mf__door *d, const struct mf__crew *c)
+{
+    uint32_t base = atomic_load(&c->base);
+
+    return base == 1 && d->left ? 2 : base;
+}
+
+/* Do so many handlers wait that it had better be open? Of the requests, or for what the empty seats cost. */
+static bool many_left(const struct mf_session *s, uint64_t served, uint64_t elapsed)
+{
+    const struct mf__door *d = &s->door;
+    uint64_t lost = d->left * EMPTY_NS, had = elapsed * seats(d, &s->crews[0]);
+
+    return d->left >= FEW_LEFT && (d->left * MF__SLOW_LIMIT > served || lost * LOST_LIMIT > had);
+}
+
 static void judge(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
-    uint64_t served = all_requests(s) - d->served;
+    uint64_t served = all_requests(s) - d->served, now = mf__now_ns(), elapsed = now - d->counted_ns;
 
-    if (d->left >= FEW_LEFT && d->left * MF__SLOW_LIMIT > served) {
-        bool failed = mf__now_ns() - d->since_ns < TRIAL_NS;
+    if (many_left(s, served, elapsed)) {
+        bool failed = now - d->since_ns < TRIAL_NS;
 
         d->open_ns = !failed ? OPEN_NS : d->open_ns < OPEN_MAX_NS ? 2 * d->open_ns : OPEN_MAX_NS;
         mf__count(&d->opened, 1);
         turn(s, false);
     } else if (served > LEFT_OF) {
         d->served += served / 2;
+        d->counted_ns += elapsed / 2;
         d->left /= 2;
     }
 }
@@ -134,14 +155,6 @@ static void look(struct mf_session *s)
         r->seen_requests = requests;
     }
     judge(s);
-}
-
-/* One alone would keep all others waiting each time that its handler does. */
-static uint32_t seats(const struct mf__door *d, const struct mf__crew *c)
-{
-    uint32_t base = atomic_load(&c->base);
-
-    return base == 1 && d->left ? 2 : base;
 }
 
 static bool full(struct mf_session *s, const struct mf__crew *c)
@@ -236,6 +249,21 @@ bool mf__door_admit(struct mf_session *s)
     pthread_mutex_unlock(&d->lock);
     pthread_cond_signal(&d->changed);
     return done;
+}
+
+void mf__door_unseat_held(struct mf_session *s)
+{
+    struct mf__door *d = &s->door;
+
+    if (!atomic_load(&d->shut) || pthread_mutex_trylock(&d->lock) != 0)
+        return;
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        if (s->readers[i]->held && atomic_load(&s->readers[i]->seated))
+            leave_behind(s, s->readers[i]);
+    }
+    judge(s);
+    pthread_mutex_unlock(&d->lock);
+    pthread_cond_signal(&d->changed);
 }
 
 void mf__door_free_stuck(struct mf_session *s)

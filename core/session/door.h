@@ -31,7 +31,8 @@ struct mf__door {
     uint32_t vain_looks;
     _Atomic uint64_t blocked, opened; /* how often, all in all: a seat was left behind; it was opened */
     uint64_t blocked_then;            /* when the monitor looked */
-    uint64_t left, served; /* seats that were left behind, of late, and requests of the crew when that began */
+    uint64_t left, served; /* seats that were left behind, of late, and requests of the crew when that began, */
+    uint64_t counted_ns;   /* which was then */
     uint64_t since_ns;     /* when it was opened, or shut; */
     uint64_t open_ns;      /* for how long it stays open */
 };
@@ -51,6 +52,8 @@ void mf__door_tell(struct mf_session *s);
 void mf__door_try(struct mf_session *s);
 /* Nobody receives: let one in who waits, for one whose handler does. false: nobody waits. */
 bool mf__door_admit(struct mf_session *s);
+/* Who is asleep in one handler since the last tick (mf__reader.held) loses his seat: nobody else may be looking. */
+void mf__door_unseat_held(struct mf_session *s);
 /* Whoever is in one handler for long (mf__reader_stuck()) loses his seat, and with it his CPU, to the next one. */
 void mf__door_free_stuck(struct mf_session *s);
 /* How many more it takes so that somebody waits at the door, where seats were left behind of late. */

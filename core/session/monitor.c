@@ -38,6 +38,7 @@ struct view {
     uint32_t waiting; /* of those, without a seat, */
     uint32_t coming;  /* and who will be there in a moment */
     uint32_t stuck;   /* of the device, while its readers are placed */
+    uint32_t held;    /* of the device: asleep in one handler since the last look, and not stuck yet */
     uint32_t apart;   /* of a ring, who wait on their own */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
@@ -74,6 +75,48 @@ static bool waits_in_handler(struct mf__reader *r)
 
     return atomic_load(&r->state) == MF__READER_BUSY && mf__task_sleeps(r) &&
            atomic_load(&r->state) == MF__READER_BUSY && atomic_load(&r->stats.requests) == requests;
+}
+
+/* Where handlers exclude each other, and one computes: then the others may be asleep for no other reason. */
+static bool wait_for_each_other(struct mf_session *s, struct mf__crew *c)
+{
+    for (uint32_t i = 0; (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_BUSY && !r->held && !mf__task_sleeps(r))
+            return true;
+    }
+    return false;
+}
+
+static void forget_held(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        s->readers[i]->held = false;
+}
+
+/*
+ * How many of the device's readers wait in one handler since the last look? While others serve so many requests that all
+ * seems well, nothing else says that they are too few. One that slept there once is not asked again.
+ */
+static uint32_t count_held(struct mf_session *s, struct mf__crew *c)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+        uint64_t requests = atomic_load(&r->stats.requests);
+        bool same = requests == r->ticked_requests && atomic_load(&r->crew) == c;
+
+        r->ticked_requests = requests;
+        r->held = same && atomic_load(&r->state) == MF__READER_BUSY && !mf__reader_stuck(r) &&
+                  (r->held || mf__task_sleeps(r));
+        n += r->held;
+    }
+    if (n == 0 || !wait_for_each_other(s, c))
+        return n;
+    forget_held(s);
+    return 0;
 }
 
 /* None of a crew's members runs, waits for a CPU, or receives. */
@@ -246,13 +289,25 @@ static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
     return c->asleep_looks > 1;
 }
 
+/*
+ * Members beyond those that wait in handlers: as many as when all is quiet, and who is not needed waits at the door. Where
+ * that is open he would receive with the others, who take time from each other: then one is enough.
+ */
+static uint32_t needed(const struct mf_session *s, const struct mf__crew *c, const struct view *v)
+{
+    uint32_t usual = c->base + v->stuck + v->apart;
+    uint32_t at_least = (s->door.used && !atomic_load(&s->door.shut) ? 1 : c->base) + v->stuck + v->held;
+
+    return usual > at_least ? usual : at_least;
+}
+
 /* How many more members a crew should have now. */
 static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
     uint32_t at_door = !c->ring && !v->coming ? mf__door_lacks(s) : 0;
     uint64_t ran;
 
-    if (v->members < c->base + v->stuck + v->apart)
+    if (v->members < needed(s, c, v))
         return 1;
     if (at_door)
         return at_door;
@@ -344,7 +399,7 @@ static enum found judge(const struct mf__crew *c, const struct view *v)
 {
     if (v->served == 0 && v->free > v->waiting)
         return QUIET;
-    if (fast(c) && !c->thin_ticks)
+    if (fast(c) && !c->thin_ticks && !v->held)
         return FAST;
     if (c->calm_ticks >= CALM_TICKS || (never_slow(c) && (c->timed_mean || v->free)))
         return STEADY;
@@ -367,6 +422,8 @@ static enum found watch(struct mf_session *s, struct mf__crew *c, uint32_t ticks
         mf__ring_look(c->ring);
     else
         mf__door_try(s);
+    if (!c->ring && (v.held = count_held(s, c)))
+        mf__door_unseat_held(s);
     v.served = grown(v.requests, c->requests);
     v.rate = v.served / ticks;
     atomic_store_explicit(&c->rate, v.rate, memory_order_relaxed);

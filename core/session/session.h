@@ -142,7 +142,9 @@ struct mf__reader {
     _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU: see mf__free_reader() */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
     uint64_t looked_requests;          /* and stats.requests, */
-    uint32_t same_looks;               /* looks in a row that found it in one handler */
+    uint32_t same_looks;               /* looks in a row that found it in one handler; */
+    uint64_t ticked_requests;          /* stats.requests at its last tick, */
+    bool held;                         /* and whether it was asleep in one handler since the one before */
     struct mf__task_files files;
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */

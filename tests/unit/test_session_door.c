@@ -159,6 +159,50 @@ FS_TEST(session_door, a_handler_that_waits_now_and_then_does_not_open_it)
     cr_expect(shut());
 }
 
+/* Where the others serve so many requests that nothing else tells that they are one too few. */
+FS_TEST(session_door, a_handler_that_waits_is_made_up_for_among_many_that_are_fast)
+{
+    uint64_t id, until = mf__now_ns() + MF_SECOND / 5;
+    unsigned n;
+
+    run();
+    n = seats();
+    if (n < 2)
+        cr_skip_test("with one CPU nobody serves beside the one that waits");
+    while (mf__now_ns() < until)
+        cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+    cr_expect_eq(atomic_load(&rig.s->crews[0].members), n);
+    fs_occupy(&rig, 1, &id);
+    until = mf__now_ns() + 2 * MF_SECOND;
+    while (atomic_load(&rig.s->crews[0].members) <= n && mf__now_ns() < until)
+        cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+    cr_expect_gt(atomic_load(&rig.s->crews[0].members), n);
+    fs_let_go(&rig, 1, &id);
+}
+
+/* One in so many is not many, but they come so fast that a seat is empty for much of the time. */
+FS_TEST(session_door, handlers_that_wait_often_enough_open_it)
+{
+    uint64_t start, blocked;
+
+    grow();
+    FS_UNTIL(only_seats_receive());
+    blocked = told("blocked");
+    start = mf__now_ns();
+    for (unsigned round = 0; round < 400 && shut(); round++) {
+        uint64_t id;
+
+        fs_occupy(&rig, 1, &id);
+        for (unsigned i = 0; i < 40; i++)
+            cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+        fs_let_go(&rig, 1, &id);
+    }
+    blocked = told("blocked") - blocked;
+    if (shut() && (mf__now_ns() - start) * seats() > blocked * 3000000)
+        cr_skip_test("the machine is too slow: %llu seats left behind", (unsigned long long)blocked);
+    cr_expect_not(shut(), "%llu seats left behind", (unsigned long long)blocked);
+}
+
 FS_TEST(session_door, one_more_reader_has_a_seat_of_its_own)
 {
     unsigned before;

@@ -2606,7 +2606,8 @@ struct mf__door {
     uint32_t vain_looks;
     _Atomic uint64_t blocked, opened; /* how often, all in all: a seat was left behind; it was opened */
     uint64_t blocked_then;            /* when the monitor looked */
-    uint64_t left, served; /* seats that were left behind, of late, and requests of the crew when that began */
+    uint64_t left, served; /* seats that were left behind, of late, and requests of the crew when that began, */
+    uint64_t counted_ns;   /* which was then */
     uint64_t since_ns;     /* when it was opened, or shut; */
     uint64_t open_ns;      /* for how long it stays open */
 };
@@ -2626,6 +2627,8 @@ void mf__door_tell(struct mf_session *s);
 void mf__door_try(struct mf_session *s);
 /* Nobody receives: let one in who waits, for one whose handler does. false: nobody waits. */
 bool mf__door_admit(struct mf_session *s);
+/* Who is asleep in one handler since the last tick (mf__reader.held) loses his seat: nobody else may be looking. */
+void mf__door_unseat_held(struct mf_session *s);
 /* Whoever is in one handler for long (mf__reader_stuck()) loses his seat, and with it his CPU, to the next one. */
 void mf__door_free_stuck(struct mf_session *s);
 /* How many more it takes so that somebody waits at the door, where seats were left behind of late. */
@@ -2753,7 +2756,9 @@ struct mf__reader {
     _Atomic bool freed;                /* by the monitor, from SCHED_IDLE and its CPU: see mf__free_reader() */
     uint64_t ran_ns, waited_ns, turns; /* the monitor's: schedstat at its last look */
     uint64_t looked_requests;          /* and stats.requests, */
-    uint32_t same_looks;               /* looks in a row that found it in one handler */
+    uint32_t same_looks;               /* looks in a row that found it in one handler; */
+    uint64_t ticked_requests;          /* stats.requests at its last tick, */
+    bool held;                         /* and whether it was asleep in one handler since the one before */
     struct mf__task_files files;
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */
@@ -7506,16 +7511,19 @@ void mf__dispatch(struct mf__reader *r, struct mf__slot *slot)
 /* door.c - seats for readers of the device: who has one, who waits for one, who loses his. */
 
 
-#define FEW_LEFT 4u                    /* seats: until then it says nothing that they were left behind */
-#define OPEN_NS 64000000u              /* at first; a trial costs a few milliseconds where most handlers wait; */
-#define OPEN_MAX_NS 1024000000u        /* doubled up to this each time that one fails, */
-#define TRIAL_NS 64000000u             /* which is within this time */
-#define LEFT_OF (64u * MF__SLOW_LIMIT) /* requests after which what was counted before counts half */
+#define FEW_LEFT 4u                     /* seats: until then it says nothing that they were left behind */
+#define OPEN_NS 64000000u               /* at first; a trial costs a few milliseconds where most handlers wait; */
+#define OPEN_MAX_NS 1024000000u         /* doubled up to this each time that one fails, */
+#define TRIAL_NS 64000000u              /* which is within this time */
+#define EMPTY_NS (3 * MF__WATCH_NS / 2) /* that a seat is taken by one who waits, until somebody looks */
+#define LOST_LIMIT 12u                  /* the share of all seats' time: what it saves to receive with few */
+#define LEFT_OF (64u * MF__SLOW_LIMIT)  /* requests after which what was counted before counts half */
 
 void mf__door_init(struct mf__door *door)
 {
     pthread_mutex_init(&door->lock, NULL);
     mf__cond_init(&door->changed);
+    door->counted_ns = mf__now_ns();
 }
 
 void mf__door_destroy(struct mf__door *door)
@@ -7575,25 +7583,43 @@ static void turn(struct mf_session *s, bool shut)
     d->since_ns = mf__now_ns();
     d->left = 0;
     d->served = all_requests(s);
+    d->counted_ns = d->since_ns;
     d->vain_looks = 0;
     atomic_store(&d->shut, shut);
     pthread_cond_broadcast(&d->changed);
 }
 
-/* Do so many handlers wait that it had better be open? */
+/* One alone would keep all others waiting each time that its handler does. */
+static uint32_t seats(const struct mf__door *d, const struct mf__crew *c)
+{
+    uint32_t base = atomic_load(&c->base);
+
+    return base == 1 && d->left ? 2 : base;
+}
+
+/* Do so many handlers wait that it had better be open? Of the requests, or for what the empty seats cost. */
+static bool many_left(const struct mf_session *s, uint64_t served, uint64_t elapsed)
+{
+    const struct mf__door *d = &s->door;
+    uint64_t lost = d->left * EMPTY_NS, had = elapsed * seats(d, &s->crews[0]);
+
+    return d->left >= FEW_LEFT && (d->left * MF__SLOW_LIMIT > served || lost * LOST_LIMIT > had);
+}
+
 static void session_door_judge(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
-    uint64_t served = all_requests(s) - d->served;
+    uint64_t served = all_requests(s) - d->served, now = mf__now_ns(), elapsed = now - d->counted_ns;
 
-    if (d->left >= FEW_LEFT && d->left * MF__SLOW_LIMIT > served) {
-        bool failed = mf__now_ns() - d->since_ns < TRIAL_NS;
+    if (many_left(s, served, elapsed)) {
+        bool failed = now - d->since_ns < TRIAL_NS;
 
         d->open_ns = !failed ? OPEN_NS : d->open_ns < OPEN_MAX_NS ? 2 * d->open_ns : OPEN_MAX_NS;
         mf__count(&d->opened, 1);
         turn(s, false);
     } else if (served > LEFT_OF) {
         d->served += served / 2;
+        d->counted_ns += elapsed / 2;
         d->left /= 2;
     }
 }
@@ -7636,14 +7662,6 @@ static void session_door_look(struct mf_session *s)
         r->seen_requests = requests;
     }
     session_door_judge(s);
-}
-
-/* One alone would keep all others waiting each time that its handler does. */
-static uint32_t seats(const struct mf__door *d, const struct mf__crew *c)
-{
-    uint32_t base = atomic_load(&c->base);
-
-    return base == 1 && d->left ? 2 : base;
 }
 
 static bool full(struct mf_session *s, const struct mf__crew *c)
@@ -7740,6 +7758,21 @@ bool mf__door_admit(struct mf_session *s)
     return done;
 }
 
+void mf__door_unseat_held(struct mf_session *s)
+{
+    struct mf__door *d = &s->door;
+
+    if (!atomic_load(&d->shut) || pthread_mutex_trylock(&d->lock) != 0)
+        return;
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        if (s->readers[i]->held && atomic_load(&s->readers[i]->seated))
+            leave_behind(s, s->readers[i]);
+    }
+    session_door_judge(s);
+    pthread_mutex_unlock(&d->lock);
+    pthread_cond_signal(&d->changed);
+}
+
 void mf__door_free_stuck(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
@@ -7771,8 +7804,10 @@ uint32_t mf__door_lacks(struct mf_session *s)
     pthread_mutex_unlock(&d->lock);
     return lacks;
 }
+#undef EMPTY_NS
 #undef FEW_LEFT
 #undef LEFT_OF
+#undef LOST_LIMIT
 #undef OPEN_MAX_NS
 #undef OPEN_NS
 #undef TRIAL_NS
@@ -8040,6 +8075,7 @@ struct view {
     uint32_t waiting; /* of those, without a seat, */
     uint32_t coming;  /* and who will be there in a moment */
     uint32_t stuck;   /* of the device, while its readers are placed */
+    uint32_t held;    /* of the device: asleep in one handler since the last look, and not stuck yet */
     uint32_t apart;   /* of a ring, who wait on their own */
     uint64_t requests, timed, slow;
     uint64_t served; /* since the last look */
@@ -8076,6 +8112,48 @@ static bool waits_in_handler(struct mf__reader *r)
 
     return atomic_load(&r->state) == MF__READER_BUSY && mf__task_sleeps(r) &&
            atomic_load(&r->state) == MF__READER_BUSY && atomic_load(&r->stats.requests) == requests;
+}
+
+/* Where handlers exclude each other, and one computes: then the others may be asleep for no other reason. */
+static bool wait_for_each_other(struct mf_session *s, struct mf__crew *c)
+{
+    for (uint32_t i = 0; (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_BUSY && !r->held && !mf__task_sleeps(r))
+            return true;
+    }
+    return false;
+}
+
+static void forget_held(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++)
+        s->readers[i]->held = false;
+}
+
+/*
+ * How many of the device's readers wait in one handler since the last look? While others serve so many requests that all
+ * seems well, nothing else says that they are too few. One that slept there once is not asked again.
+ */
+static uint32_t session_monitor_count_held(struct mf_session *s, struct mf__crew *c)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+        uint64_t requests = atomic_load(&r->stats.requests);
+        bool same = requests == r->ticked_requests && atomic_load(&r->crew) == c;
+
+        r->ticked_requests = requests;
+        r->held = same && atomic_load(&r->state) == MF__READER_BUSY && !mf__reader_stuck(r) &&
+                  (r->held || mf__task_sleeps(r));
+        n += r->held;
+    }
+    if (n == 0 || !wait_for_each_other(s, c))
+        return n;
+    forget_held(s);
+    return 0;
 }
 
 /* None of a crew's members runs, waits for a CPU, or receives. */
@@ -8248,13 +8326,25 @@ static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
     return c->asleep_looks > 1;
 }
 
+/*
+ * Members beyond those that wait in handlers: as many as when all is quiet, and who is not needed waits at the door. Where
+ * that is open he would receive with the others, who take time from each other: then one is enough.
+ */
+static uint32_t needed(const struct mf_session *s, const struct mf__crew *c, const struct view *v)
+{
+    uint32_t usual = c->base + v->stuck + v->apart;
+    uint32_t at_least = (s->door.used && !atomic_load(&s->door.shut) ? 1 : c->base) + v->stuck + v->held;
+
+    return usual > at_least ? usual : at_least;
+}
+
 /* How many more members a crew should have now. */
 static uint32_t lacking(struct mf_session *s, struct mf__crew *c, const struct view *v)
 {
     uint32_t at_door = !c->ring && !v->coming ? mf__door_lacks(s) : 0;
     uint64_t ran;
 
-    if (v->members < c->base + v->stuck + v->apart)
+    if (v->members < needed(s, c, v))
         return 1;
     if (at_door)
         return at_door;
@@ -8346,7 +8436,7 @@ static enum found session_monitor_judge(const struct mf__crew *c, const struct v
 {
     if (v->served == 0 && v->free > v->waiting)
         return QUIET;
-    if (fast(c) && !c->thin_ticks)
+    if (fast(c) && !c->thin_ticks && !v->held)
         return session_monitor_FAST;
     if (c->calm_ticks >= CALM_TICKS || (never_slow(c) && (c->timed_mean || v->free)))
         return STEADY;
@@ -8369,6 +8459,8 @@ static enum found session_monitor_watch(struct mf_session *s, struct mf__crew *c
         mf__ring_look(c->ring);
     else
         mf__door_try(s);
+    if (!c->ring && (v.held = session_monitor_count_held(s, c)))
+        mf__door_unseat_held(s);
     v.served = grown(v.requests, c->requests);
     v.rate = v.served / ticks;
     atomic_store_explicit(&c->rate, v.rate, memory_order_relaxed);
@@ -13061,7 +13153,7 @@ static void lay_body(struct entry *e, const struct iovec *iov, int n)
 }
 
 /* For a limit that need not be exact. */
-static void count_held(struct uring *u)
+static void transport_ring_count_held(struct uring *u)
 {
     uint32_t held = atomic_load_explicit(&u->held, memory_order_relaxed);
 
@@ -13090,7 +13182,7 @@ static int commit_or_hold(struct ring *r, const struct mf__io *io)
     struct uring *u = into(r, own_of(r, io));
 
     if (io->receives_next) {
-        count_held(u);
+        transport_ring_count_held(u);
         mf__ring_let_wait(r, u, io->entry);
         return MF__SENT_LATER;
     }
