@@ -595,6 +595,33 @@ static void serve_on_own_rings(void)
     wait_for_own_rings();
 }
 
+/* Of a language with a lock: handlers that had the turn, on the shared ring and on readers' own. */
+static _Atomic unsigned turns[2];
+
+static int32_t note_turn(struct mf_call *c, struct fs_rig *r)
+{
+    bool own = mf__self->current->io.own != NULL;
+
+    if (atomic_load(&r->s->turn) == mf__self->index + 1)
+        atomic_fetch_add(&turns[own], 1);
+    return wait_in_getattr(c, r);
+}
+
+FS_TEST(ring_session, where_handlers_wait_they_take_no_turns)
+{
+    rig.script = note_turn;
+    fs_connect(&rig);
+    rig.s->hooks.flags |= MF_UPCALL_EXCLUSIVE;
+    fs_run(&rig);
+    FS_UNTIL(atomic_load(&rig.s->phase) == MF__RUNNING);
+    if (!rig.s->takes_turns)
+        cr_skip_test("with one CPU nobody waits for his turn awake");
+    eight_at_once();
+    cr_expect_gt(atomic_load(&turns[false]), 0);
+    wait_for_own_rings();
+    cr_expect_eq(atomic_load(&turns[true]), 0);
+}
+
 FS_TEST(ring_session, where_handlers_wait_readers_have_rings_of_their_own)
 {
     serve_on_own_rings();

@@ -203,6 +203,43 @@ FS_TEST(session_door, handlers_that_wait_often_enough_open_it)
     cr_expect_not(shut(), "%llu seats left behind", (unsigned long long)blocked);
 }
 
+static _Atomic bool had_turn; /* the last getattr's handler */
+
+static int32_t note_turn(struct mf_call *call, struct fs_rig *r)
+{
+    if (call->op == MF_OP_GETATTR)
+        atomic_store(&had_turn, atomic_load(&r->s->turn) == mf__self->index + 1);
+    return FS_DEFAULT;
+}
+
+/* Of a language with a lock: whoever has the turn then is asleep with it. */
+FS_TEST(session_door, where_many_handlers_wait_they_take_no_turns)
+{
+    uint64_t ids[SLEEPERS];
+    unsigned seen = 0;
+
+    rig.script = note_turn;
+    fs_connect(&rig);
+    rig.s->hooks.flags |= MF_UPCALL_EXCLUSIVE;
+    run();
+    if (!rig.s->takes_turns)
+        cr_skip_test("with one CPU nobody waits for his turn awake");
+    cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+    cr_expect(had_turn);
+    fs_occupy(&rig, SLEEPERS, ids);
+    for (unsigned i = 0; i < 1000 && seen < 10; i++) {
+        bool open = !shut();
+
+        cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+        if (open && !shut()) {
+            cr_expect_not(had_turn);
+            seen++;
+        }
+    }
+    cr_expect_eq(seen, 10, "it does not stay open");
+    fs_let_go(&rig, SLEEPERS, ids);
+}
+
 FS_TEST(session_door, one_more_reader_has_a_seat_of_its_own)
 {
     unsigned before;

@@ -7329,6 +7329,14 @@ static void take_turn(struct mf_session *s, uint32_t me)
     atomic_store_explicit(&s->turn, me, memory_order_relaxed); /* who waits has no turn: the next need not spin */
 }
 
+/* Where they wait often whoever has the turn is asleep with it. */
+static bool turns_are_short(const struct mf_session *s, const struct mf__slot *slot)
+{
+    bool all_receive = s->door.used && !atomic_load_explicit(&s->door.shut, memory_order_relaxed);
+
+    return !slot->io.own && !all_receive;
+}
+
 static void end_turn(struct mf_session *s, uint32_t me)
 {
     atomic_compare_exchange_strong_explicit(&s->turn, &me, 0, memory_order_release, memory_order_relaxed);
@@ -7355,7 +7363,7 @@ static int32_t run_handler(struct mf_session *s, struct mf__slot *slot)
         pthread_mutex_unlock(&s->serial);
         return -ENOTCONN;
     }
-    if (s->takes_turns && !r->entered)
+    if (s->takes_turns && !r->entered && turns_are_short(s, slot))
         take_turn(s, me);
     rc = s->upcall(&slot->call, s->user);
     r->entered = s->takes_turns || s->hooks.leave;
