@@ -75,6 +75,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define STREAM_BYTES 32768u        /* of a request, on the mean: its client's copying is what takes the CPUs */
 #define STREAM_REQUESTS 8u         /* between two looks */
 #define MANY_FOREIGN 16u           /* answers between two looks: other threads give them, beside or by way of readers */
+#define MANY_IN_HAND 2u            /* requests for each CPU, where that is so */
 #define APART_NS MF_SECOND         /* before it is seen whether yielding would do */
 #define APART_LOOKS 3u             /* in a row */
 #define LONG_NS 200000u            /* after its request: a client has been asleep for long */
@@ -262,6 +263,7 @@ struct waits {
     uint64_t bytes;   /* of requests and answers */
     uint64_t behind;  /* requests that came while another one waited */
     uint64_t foreign; /* answers that other threads gave */
+    uint64_t in_hand; /* requests that nobody has answered yet */
     uint32_t starved; /* readers that did not run at all, though they could */
     bool unfit;       /* the session is not for yielding, whatever others do */
 };
@@ -320,7 +322,7 @@ static void look_at_crew(struct mf_session *s, struct mf__crew *c, struct waits 
 /* Of all readers that are placed, within `elapsed` ns since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    uint64_t requests = 0, bytes = 0, foreign = 0;
+    uint64_t requests = 0, bytes = 0, foreign = 0, answered = 0;
 
     *w = (struct waits){ .elapsed = elapsed };
     for (uint32_t i = 0; i < s->crew_count; i++) {
@@ -333,10 +335,13 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         bytes += mf__reader_bytes(r);
         foreign += atomic_load_explicit(&r->foreign->replies, memory_order_relaxed);
+        answered += atomic_load_explicit(&r->stats.replies, memory_order_relaxed) +
+                    atomic_load_explicit(&r->stats.no_reply, memory_order_relaxed);
     }
     w->requests = requests - s->place.requests;
     w->bytes = bytes - s->place.bytes;
     w->foreign = foreign - s->place.foreign;
+    w->in_hand = requests > answered + foreign ? requests - answered - foreign : 0;
     s->place.requests = requests;
     s->place.bytes = bytes;
     s->place.foreign = foreign;
@@ -474,14 +479,16 @@ static void run_as_others(struct mf_session *s, const struct waits *w, uint64_t 
 }
 
 /*
- * The session's own doing: what handlers start cannot be set free; or other threads answer, and where the CPUs are full
- * they wait for readers that stand back: on a ring these commit the answers, elsewhere they may have the language's lock.
+ * The session's own doing: what handlers start cannot be set free; or other threads answer, and where the CPUs are full, or
+ * many clients wait, they wait for readers that stand back: on a ring these commit the answers, elsewhere they may have the
+ * language's lock.
  */
 static bool unfit(const struct mf_session *s, const struct waits *w)
 {
     bool waited_for = !s->place.on_device || s->hooks.leave;
+    bool many_wait = w->in_hand > (uint64_t)MANY_IN_HAND * s->one_per_cpu;
 
-    return s->place.given_up || (waited_for && s->place.full && w->foreign >= MANY_FOREIGN);
+    return s->place.given_up || (waited_for && (s->place.full || many_wait) && w->foreign >= MANY_FOREIGN);
 }
 
 /* `age`: ns for which it has been as it is. */

@@ -37,7 +37,7 @@ void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kern
 /* The kernel releases a ring only when all maps of it are gone, and the descriptor. */
 static void uring_unmap(struct uring *u)
 {
-    if (u->sqes)
+    if (u->sqes && !atomic_load(&u->shut))
         u->sys->unmap(u->kernel, u->sqes, u->sqes_size);
     if (u->maps)
         u->sys->unmap(u->kernel, u->maps, u->maps_size);
@@ -55,6 +55,13 @@ void mf__uring_forget(struct uring *u)
         uring_unmap(u);
     atomic_store(&u->waiting, 0);
     pthread_mutex_init(&u->submit, NULL);
+}
+
+/* One that is shut already has none: the number may be another file's by now. */
+void mf__uring_close_inherited(const struct uring *u)
+{
+    if (u->sqes && !atomic_load(&u->shut))
+        close(u->fd);
 }
 
 void mf__uring_shut(struct ring *r, struct uring *u)
@@ -105,12 +112,13 @@ void mf__ring_forget(struct mf__channel *ch)
 
 void mf__ring_close_inherited(struct mf__channel *ch)
 {
+    struct ring *r = ring_of(ch);
+
     if (ch->fd < 0)
         return;
-    close(ch->fd);
-    if (ring_of(ch)->waker.sqes)
-        close(ring_of(ch)->waker.fd);
-    mf__owns_close_inherited(ring_of(ch));
+    mf__uring_close_inherited(&r->u);
+    mf__uring_close_inherited(&r->waker);
+    mf__owns_close_inherited(r);
 }
 
 static void ring_free(struct ring *r)

@@ -8990,6 +8990,7 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define STREAM_BYTES 32768u        /* of a request, on the mean: its client's copying is what takes the CPUs */
 #define STREAM_REQUESTS 8u         /* between two looks */
 #define MANY_FOREIGN 16u           /* answers between two looks: other threads give them, beside or by way of readers */
+#define MANY_IN_HAND 2u            /* requests for each CPU, where that is so */
 #define APART_NS MF_SECOND         /* before it is seen whether yielding would do */
 #define APART_LOOKS 3u             /* in a row */
 #define LONG_NS 200000u            /* after its request: a client has been asleep for long */
@@ -9177,6 +9178,7 @@ struct waits {
     uint64_t bytes;   /* of requests and answers */
     uint64_t behind;  /* requests that came while another one waited */
     uint64_t foreign; /* answers that other threads gave */
+    uint64_t in_hand; /* requests that nobody has answered yet */
     uint32_t starved; /* readers that did not run at all, though they could */
     bool unfit;       /* the session is not for yielding, whatever others do */
 };
@@ -9235,7 +9237,7 @@ static void look_at_crew(struct mf_session *s, struct mf__crew *c, struct waits 
 /* Of all readers that are placed, within `elapsed` ns since the last look. */
 static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *w)
 {
-    uint64_t requests = 0, bytes = 0, foreign = 0;
+    uint64_t requests = 0, bytes = 0, foreign = 0, answered = 0;
 
     *w = (struct waits){ .elapsed = elapsed };
     for (uint32_t i = 0; i < s->crew_count; i++) {
@@ -9248,10 +9250,13 @@ static void look_at_waits(struct mf_session *s, uint64_t elapsed, struct waits *
         requests += atomic_load_explicit(&r->stats.requests, memory_order_relaxed);
         bytes += mf__reader_bytes(r);
         foreign += atomic_load_explicit(&r->foreign->replies, memory_order_relaxed);
+        answered += atomic_load_explicit(&r->stats.replies, memory_order_relaxed) +
+                    atomic_load_explicit(&r->stats.no_reply, memory_order_relaxed);
     }
     w->requests = requests - s->place.requests;
     w->bytes = bytes - s->place.bytes;
     w->foreign = foreign - s->place.foreign;
+    w->in_hand = requests > answered + foreign ? requests - answered - foreign : 0;
     s->place.requests = requests;
     s->place.bytes = bytes;
     s->place.foreign = foreign;
@@ -9389,14 +9394,16 @@ static void run_as_others(struct mf_session *s, const struct waits *w, uint64_t 
 }
 
 /*
- * The session's own doing: what handlers start cannot be set free; or other threads answer, and where the CPUs are full
- * they wait for readers that stand back: on a ring these commit the answers, elsewhere they may have the language's lock.
+ * The session's own doing: what handlers start cannot be set free; or other threads answer, and where the CPUs are full, or
+ * many clients wait, they wait for readers that stand back: on a ring these commit the answers, elsewhere they may have the
+ * language's lock.
  */
 static bool unfit(const struct mf_session *s, const struct waits *w)
 {
     bool waited_for = !s->place.on_device || s->hooks.leave;
+    bool many_wait = w->in_hand > (uint64_t)MANY_IN_HAND * s->one_per_cpu;
 
-    return s->place.given_up || (waited_for && s->place.full && w->foreign >= MANY_FOREIGN);
+    return s->place.given_up || (waited_for && (s->place.full || many_wait) && w->foreign >= MANY_FOREIGN);
 }
 
 /* `age`: ns for which it has been as it is. */
@@ -9690,6 +9697,7 @@ bool mf__placement_of_device(const struct mf_session *s)
 #undef LONG_WAKE_NS
 #undef LOOK_NS
 #undef MANY_FOREIGN
+#undef MANY_IN_HAND
 #undef RESTORE_TRIES
 #undef RUSH
 #undef STREAM_BYTES
@@ -12724,9 +12732,10 @@ void mf__ring_close(struct mf__channel *ch);
 void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kernel);
 /* A ring for so many submissions at once, and completions. */
 int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions);
-void mf__uring_release(struct uring *u);              /* maps and descriptor */
-void mf__uring_shut(struct ring *r, struct uring *u); /* the same where there may be others */
-void mf__uring_forget(struct uring *u);               /* in a child of fork() */
+void mf__uring_release(struct uring *u);               /* maps and descriptor */
+void mf__uring_shut(struct ring *r, struct uring *u);  /* the same where there may be others */
+void mf__uring_forget(struct uring *u);                /* in a child of fork() */
+void mf__uring_close_inherited(const struct uring *u); /* there, at once */
 
 /* ---- ring_own.c ------------------------------------------------------------------------------------ */
 
@@ -13423,7 +13432,7 @@ void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kern
 /* The kernel releases a ring only when all maps of it are gone, and the descriptor. */
 static void uring_unmap(struct uring *u)
 {
-    if (u->sqes)
+    if (u->sqes && !atomic_load(&u->shut))
         u->sys->unmap(u->kernel, u->sqes, u->sqes_size);
     if (u->maps)
         u->sys->unmap(u->kernel, u->maps, u->maps_size);
@@ -13441,6 +13450,13 @@ void mf__uring_forget(struct uring *u)
         uring_unmap(u);
     atomic_store(&u->waiting, 0);
     pthread_mutex_init(&u->submit, NULL);
+}
+
+/* One that is shut already has none: the number may be another file's by now. */
+void mf__uring_close_inherited(const struct uring *u)
+{
+    if (u->sqes && !atomic_load(&u->shut))
+        close(u->fd);
 }
 
 void mf__uring_shut(struct ring *r, struct uring *u)
@@ -13491,12 +13507,13 @@ void mf__ring_forget(struct mf__channel *ch)
 
 void mf__ring_close_inherited(struct mf__channel *ch)
 {
+    struct ring *r = ring_of(ch);
+
     if (ch->fd < 0)
         return;
-    close(ch->fd);
-    if (ring_of(ch)->waker.sqes)
-        close(ring_of(ch)->waker.fd);
-    mf__owns_close_inherited(ring_of(ch));
+    mf__uring_close_inherited(&r->u);
+    mf__uring_close_inherited(&r->waker);
+    mf__owns_close_inherited(r);
 }
 
 static void ring_free(struct ring *r)
@@ -13830,7 +13847,7 @@ void mf__owns_forget(struct ring *r)
 void mf__owns_close_inherited(struct ring *r)
 {
     for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
-        close(own->u.fd);
+        mf__uring_close_inherited(&own->u);
 }
 
 void mf__owns_free(struct ring *r)
