@@ -244,12 +244,14 @@ static void give_up_nice(void)
 struct kept_getattr {
     struct mf_req *req;
     uint64_t node;
+    uint64_t due_ns;
 };
 static int kept_pipe[2];
+static _Atomic uint64_t answered_after_ns;
 
 static int32_t keep_getattr(struct mf_call *call, struct fs_rig *r)
 {
-    struct kept_getattr kept = { call->req, call->node };
+    struct kept_getattr kept = { call->req, call->node, mf__now_ns() + answered_after_ns };
 
     (void)r;
     if (call->op != MF_OP_GETATTR || call->node == MF_ROOT || mf_req_defer(call->req) < 0)
@@ -265,6 +267,8 @@ static void *answer_kept(void *arg)
     while (read(kept_pipe[0], &kept, sizeof(kept)) == sizeof(kept) && kept.req) {
         struct mf_attr attr = fs_attr(kept.node);
 
+        for (uint64_t now = mf__now_ns(); now < kept.due_ns; now = mf__now_ns())
+            usleep((useconds_t)((kept.due_ns - now) / 1000 + 1));
         (void)mf_reply_attr(kept.req, &attr, 0);
     }
     return arg;
@@ -391,27 +395,57 @@ static bool yields_on(void)
     return yielding() > 0;
 }
 
-/* The readers commit what other threads answer: late, if they yield and the CPUs are full. One client fills no CPU. */
-Test(placement, readers_yield_though_others_answer_unless_cpus_are_full)
+static bool comes_to_yield(uint64_t to)
 {
-    bool yielded = false, stopped = false;
-    uint64_t to = forty_seconds_from_now();
+    bool yielded = false;
 
-    skip_unless_readers_may_yield();
-    serve_answered_by_others();
-    while (rig.s->ring_count && !yielded && mf__now_ns() < to) {
+    while (!yielded && mf__now_ns() < to) {
         cr_assert_eq(stat_by(1), 0);
         yielded = yields_on();
     }
-    while (yielded && !stopped && mf__now_ns() < to) {
+    return yielded;
+}
+
+static bool stops_yielding(uint64_t to)
+{
+    bool stopped = false;
+
+    while (!stopped && mf__now_ns() < to) {
         cr_assert_eq(stat_by(4 * (unsigned)CPU_COUNT(&all)), 0);
         stopped = atomic_load(&rig.s->place_mode) == MF__PLACE_PLAIN;
     }
-    if (rig.s->ring_count && !yielded) {
+    return stopped;
+}
+
+/* First to one client, and then to many, each answer after so long. */
+static bool yields_until_many_wait(uint64_t after_ns)
+{
+    uint64_t to = forty_seconds_from_now();
+    bool stopped = false;
+
+    if (comes_to_yield(to)) {
+        answered_after_ns = after_ns;
+        stopped = stops_yielding(to);
+        answered_after_ns = 0;
+    } else {
         rig.script = NULL;
         WALK_UNTIL(yielding() > 0); /* on a machine that is busy they would not, whoever answers */
     }
-    cr_expect(stopped || !rig.s->ring_count, "%s; %d", fs_info(&rig).placement, yielded);
+    return stopped;
+}
+
+/*
+ * The readers commit what other threads answer: late, if they yield and the CPUs are full. One client fills no CPU. Many that
+ * wait for one who takes his time do not either, but they are many.
+ */
+Test(placement, readers_yield_though_others_answer_unless_many_wait)
+{
+    skip_unless_readers_may_yield();
+    serve_answered_by_others();
+    if (rig.s->ring_count) {
+        cr_expect(yields_until_many_wait(0), "%s", fs_info(&rig).placement);
+        cr_expect(yields_until_many_wait(MF_SECOND / 1000), "%s", fs_info(&rig).placement);
+    }
     end_answered_by_others();
 }
 
