@@ -37,7 +37,7 @@ void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kern
 /* The kernel releases a ring only when all maps of it are gone, and the descriptor. */
 static void uring_unmap(struct uring *u)
 {
-    if (u->sqes && !atomic_load(&u->shut))
+    if (u->sqes)
         u->sys->unmap(u->kernel, u->sqes, u->sqes_size);
     if (u->maps)
         u->sys->unmap(u->kernel, u->maps, u->maps_size);
