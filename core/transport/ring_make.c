@@ -57,13 +57,6 @@ void mf__uring_forget(struct uring *u)
     pthread_mutex_init(&u->submit, NULL);
 }
 
-/* One that is shut already has none: the number may be another file's by now. */
-void mf__uring_close_inherited(const struct uring *u)
-{
-    if (u->sqes && !atomic_load(&u->shut))
-        close(u->fd);
-}
-
 void mf__uring_shut(struct ring *r, struct uring *u)
 {
     if (!atomic_load(&u->shut))
@@ -116,8 +109,9 @@ void mf__ring_close_inherited(struct mf__channel *ch)
 
     if (ch->fd < 0)
         return;
-    mf__uring_close_inherited(&r->u);
-    mf__uring_close_inherited(&r->waker);
+    close(ch->fd);
+    if (r->waker.sqes && !atomic_load(&r->waker.shut))
+        close(r->waker.fd);
     mf__owns_close_inherited(r);
 }
 

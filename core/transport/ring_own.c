@@ -15,6 +15,7 @@
  * before somebody else waits in its place.
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "transport/ring_private.h"
 
@@ -152,7 +153,7 @@ void mf__owns_forget(struct ring *r)
 void mf__owns_close_inherited(struct ring *r)
 {
     for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
-        mf__uring_close_inherited(&own->u);
+        close(own->u.fd);
 }
 
 void mf__owns_free(struct ring *r)

@@ -185,10 +185,9 @@ void mf__ring_close(struct mf__channel *ch);
 void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kernel);
 /* A ring for so many submissions at once, and completions. */
 int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions);
-void mf__uring_release(struct uring *u);               /* maps and descriptor */
-void mf__uring_shut(struct ring *r, struct uring *u);  /* the same where there may be others */
-void mf__uring_forget(struct uring *u);                /* in a child of fork() */
-void mf__uring_close_inherited(const struct uring *u); /* there, at once */
+void mf__uring_release(struct uring *u);              /* maps and descriptor */
+void mf__uring_shut(struct ring *r, struct uring *u); /* the same where there may be others */
+void mf__uring_forget(struct uring *u);               /* in a child of fork() */
 
 /* ---- ring_own.c ------------------------------------------------------------------------------------ */
 

@@ -12732,10 +12732,9 @@ void mf__ring_close(struct mf__channel *ch);
 void mf__uring_init(struct uring *u, const struct mf__uring_sys *sys, void *kernel);
 /* A ring for so many submissions at once, and completions. */
 int mf__uring_open(struct uring *u, uint32_t submissions, uint32_t completions);
-void mf__uring_release(struct uring *u);               /* maps and descriptor */
-void mf__uring_shut(struct ring *r, struct uring *u);  /* the same where there may be others */
-void mf__uring_forget(struct uring *u);                /* in a child of fork() */
-void mf__uring_close_inherited(const struct uring *u); /* there, at once */
+void mf__uring_release(struct uring *u);              /* maps and descriptor */
+void mf__uring_shut(struct ring *r, struct uring *u); /* the same where there may be others */
+void mf__uring_forget(struct uring *u);               /* in a child of fork() */
 
 /* ---- ring_own.c ------------------------------------------------------------------------------------ */
 
@@ -13452,13 +13451,6 @@ void mf__uring_forget(struct uring *u)
     pthread_mutex_init(&u->submit, NULL);
 }
 
-/* One that is shut already has none: the number may be another file's by now. */
-void mf__uring_close_inherited(const struct uring *u)
-{
-    if (u->sqes && !atomic_load(&u->shut))
-        close(u->fd);
-}
-
 void mf__uring_shut(struct ring *r, struct uring *u)
 {
     if (!atomic_load(&u->shut))
@@ -13511,8 +13503,9 @@ void mf__ring_close_inherited(struct mf__channel *ch)
 
     if (ch->fd < 0)
         return;
-    mf__uring_close_inherited(&r->u);
-    mf__uring_close_inherited(&r->waker);
+    close(ch->fd);
+    if (r->waker.sqes && !atomic_load(&r->waker.shut))
+        close(r->waker.fd);
     mf__owns_close_inherited(r);
 }
 
@@ -13847,7 +13840,7 @@ void mf__owns_forget(struct ring *r)
 void mf__owns_close_inherited(struct ring *r)
 {
     for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
-        mf__uring_close_inherited(&own->u);
+        close(own->u.fd);
 }
 
 void mf__owns_free(struct ring *r)
