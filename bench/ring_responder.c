@@ -119,7 +119,10 @@ static void push(struct server *s, unsigned entry, uint32_t cmd, uint64_t commit
     s->pending++;
 }
 
-/* On the thread that answers later: the ring's own sends the answer, for the next request would come in the sender's context. */
+/*
+ * On the thread that answers later: the ring's own sends the answer, for the next request would come in the sender's
+ * context.
+ */
 static void let_go(void *who, uint64_t unique, uint64_t length)
 {
     struct server *s = who;

@@ -6,7 +6,6 @@ loop without engine. LOOP is bench/responder.c or bench/ring_responder.c, built 
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import itertools
 import queue
@@ -18,7 +17,6 @@ from types import ModuleType
 SIZE = 64 << 10
 NAMES = ("fast", "sleep1ms", "sleep10ms-1in100", "foreign1ms")  # in the order of slow_fs.h
 FIRST = 2
-PR_SET_TIMERSLACK = 29
 
 
 class Bare:
@@ -65,6 +63,5 @@ def load(path: str) -> ModuleType:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # threads inherit it; as in slow.py
     bare = Bare(load(sys.argv[1]))
     bare.loop.run(bare.lookup, bare.getattr, bare.read, bare.defer, [*sys.argv[2:], "--slow"])

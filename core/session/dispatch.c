@@ -80,9 +80,7 @@ static void take_turn(struct mf_session *s, uint32_t me)
 /* Where they wait often whoever has the turn is asleep with it. */
 static bool turns_are_short(const struct mf_session *s, const struct mf__slot *slot)
 {
-    bool all_receive = s->door.used && !atomic_load_explicit(&s->door.shut, memory_order_relaxed);
-
-    return !slot->io.own && !all_receive;
+    return !slot->io.own && !mf__door_is_open(&s->door);
 }
 
 static void end_turn(struct mf_session *s, uint32_t me)

@@ -37,6 +37,12 @@ struct mf__door {
     uint64_t open_ns;      /* for how long it stays open */
 };
 
+/* It is open: whoever has nothing to do receives. */
+static inline bool mf__door_is_open(const struct mf__door *door)
+{
+    return door->used && !atomic_load_explicit(&door->shut, memory_order_relaxed);
+}
+
 void mf__door_init(struct mf__door *door);
 void mf__door_destroy(struct mf__door *door);
 

@@ -77,10 +77,10 @@ static bool waits_in_handler(struct mf__reader *r)
            atomic_load(&r->state) == MF__READER_BUSY && atomic_load(&r->stats.requests) == requests;
 }
 
-/* Where handlers exclude each other, and one computes: then the others may be asleep for no other reason. */
-static bool wait_for_each_other(struct mf_session *s, struct mf__crew *c)
+/* Is one in a handler, and not asleep there? */
+static bool one_computes(struct mf_session *s, struct mf__crew *c)
 {
-    for (uint32_t i = 0; (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && i < atomic_load(&s->reader_count); i++) {
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
         if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_BUSY && !r->held && !mf__task_sleeps(r))
@@ -97,7 +97,8 @@ static void forget_held(struct mf_session *s)
 
 /*
  * How many of the device's readers wait in one handler since the last look? While others serve so many requests that all
- * seems well, nothing else says that they are too few. One that slept there once is not asked again.
+ * seems well, nothing else says that they are too few. One that slept there once is not asked again. Where handlers exclude
+ * each other, and one computes, the others may be asleep for no other reason.
  */
 static uint32_t count_held(struct mf_session *s, struct mf__crew *c)
 {
@@ -113,7 +114,7 @@ static uint32_t count_held(struct mf_session *s, struct mf__crew *c)
                   (r->held || mf__task_sleeps(r));
         n += r->held;
     }
-    if (n == 0 || !wait_for_each_other(s, c))
+    if (n == 0 || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE) || !one_computes(s, c))
         return n;
     forget_held(s);
     return 0;
@@ -264,7 +265,7 @@ bool mf__handlers_wait(struct mf_session *s)
         if (!never_slow(&s->crews[i]))
             return true;
     }
-    if (s->door.used && !atomic_load(&s->door.shut))
+    if (mf__door_is_open(&s->door))
         return true;
     look(s, &s->crews[0], &v);
     return v.members - v.stuck > s->one_per_cpu;
@@ -296,7 +297,7 @@ static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
 static uint32_t needed(const struct mf_session *s, const struct mf__crew *c, const struct view *v)
 {
     uint32_t usual = c->base + v->stuck + v->apart;
-    uint32_t at_least = (s->door.used && !atomic_load(&s->door.shut) ? 1 : c->base) + v->stuck + v->held;
+    uint32_t at_least = (mf__door_is_open(&s->door) ? 1 : c->base) + v->stuck + v->held;
 
     return usual > at_least ? usual : at_least;
 }

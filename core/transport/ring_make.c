@@ -57,32 +57,27 @@ void mf__uring_forget(struct uring *u)
     pthread_mutex_init(&u->submit, NULL);
 }
 
-void mf__uring_shut(struct ring *r, struct uring *u)
+/* If it was ever open. */
+static void release_once(struct uring *u)
 {
-    if (!atomic_load(&u->shut))
-        (void)mf__ring_commit_waiting(r, u); /* no reader is left to do it; the entries end with the ring */
     pthread_mutex_lock(&u->submit);
-    if (!atomic_exchange(&u->shut, true))
+    if (!atomic_exchange(&u->shut, true) && u->sqes)
         mf__uring_release(u);
     mf__uring_unlock(u);
 }
 
-/* Before the ring that it wakes: another one may come to have the same descriptor. */
-static void shut_waker(struct ring *r)
+void mf__uring_shut(struct ring *r, struct uring *u)
 {
-    struct uring *u = &r->waker;
-
-    pthread_mutex_lock(&u->submit);
-    if (!atomic_exchange(&u->shut, true) && u->sqes)
-        mf__uring_release(u);
-    pthread_mutex_unlock(&u->submit);
+    if (!atomic_load(&u->shut))
+        (void)mf__ring_commit_waiting(r, u); /* no reader is left to do it; the entries end with the ring */
+    release_once(u);
 }
 
 void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
-    shut_waker(r);
+    release_once(&r->waker); /* first: another ring may come to have the descriptor of the one that it wakes */
     mf__uring_shut(r, &r->u);
     mf__owns_shut(r);
 }

@@ -217,8 +217,8 @@ void mf__uring_unlock(struct uring *u)
         mf__uring_wake(u);
 }
 
-/* Opened when it is first needed. With its lock held. */
-static bool waker_is_open(struct ring *r)
+/* When it is first needed. With its lock held. false: there is none. */
+static bool open_waker(struct ring *r)
 {
     struct uring *u = &r->waker;
 
@@ -249,7 +249,7 @@ bool mf__ring_send_message(struct ring *r)
 
     if (pthread_mutex_trylock(&r->waker.submit) != 0)
         return false;
-    sent = waker_is_open(r) && send_message(&r->waker, r->u.fd);
+    sent = open_waker(r) && send_message(&r->waker, r->u.fd);
     pthread_mutex_unlock(&r->waker.submit);
     return sent;
 }

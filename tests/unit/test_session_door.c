@@ -45,11 +45,17 @@ static unsigned seats(void)
     return atomic_load(&rig.s->crews[0].base);
 }
 
-/* Requests that are answered at once, so that there is something to judge by, until that was done. */
+/* A request that is answered at once. */
+static void ask(void)
+{
+    cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+}
+
+/* Such requests, so that there is something to judge by, until that was done. */
 static bool comes_true(bool (*condition)(void))
 {
     for (unsigned i = 0; i < 20000 && !condition(); i++) {
-        cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+        ask();
         usleep(200);
     }
     return condition();
@@ -112,7 +118,7 @@ FS_TEST(session_door, shut_from_the_start)
     run();
     cr_expect(shut());
     FS_UNTIL(only_seats_receive());
-    cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+    ask();
     cr_expect(shut());
 }
 
@@ -138,7 +144,7 @@ FS_TEST(session_door, a_handler_that_waits_loses_its_seat)
     growths = atomic_load(&rig.s->growths);
     blocked = told("blocked");
     fs_occupy(&rig, n, ids);
-    cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+    ask();
     cr_expect_eq(atomic_load(&rig.s->growths), growths, "a reader was made though one waited");
     cr_expect_gt(told("blocked"), blocked);
     fs_let_go(&rig, n, ids);
@@ -153,7 +159,7 @@ FS_TEST(session_door, a_handler_that_waits_now_and_then_does_not_open_it)
 
         fs_occupy(&rig, 1, &id);
         for (unsigned i = 0; i < 400; i++)
-            cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+            ask();
         fs_let_go(&rig, 1, &id);
     }
     cr_expect(shut());
@@ -170,12 +176,12 @@ FS_TEST(session_door, a_handler_that_waits_is_made_up_for_among_many_that_are_fa
     if (n < 2)
         cr_skip_test("with one CPU nobody serves beside the one that waits");
     while (mf__now_ns() < until)
-        cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+        ask();
     cr_expect_eq(atomic_load(&rig.s->crews[0].members), n);
     fs_occupy(&rig, 1, &id);
     until = mf__now_ns() + 2 * MF_SECOND;
     while (atomic_load(&rig.s->crews[0].members) <= n && mf__now_ns() < until)
-        cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+        ask();
     cr_expect_gt(atomic_load(&rig.s->crews[0].members), n);
     fs_let_go(&rig, 1, &id);
 }
@@ -194,7 +200,7 @@ FS_TEST(session_door, handlers_that_wait_often_enough_open_it)
 
         fs_occupy(&rig, 1, &id);
         for (unsigned i = 0; i < 40; i++)
-            cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+            ask();
         fs_let_go(&rig, 1, &id);
     }
     blocked = told("blocked") - blocked;
@@ -224,13 +230,13 @@ FS_TEST(session_door, where_many_handlers_wait_they_take_no_turns)
     run();
     if (!rig.s->takes_turns)
         cr_skip_test("with one CPU nobody waits for his turn awake");
-    cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+    ask();
     cr_expect(had_turn);
     fs_occupy(&rig, SLEEPERS, ids);
     for (unsigned i = 0; i < 1000 && seen < 10; i++) {
         bool open = !shut();
 
-        cr_expect_eq(fs_wait(&rig, fs_send_getattr(&rig, 1)), 0);
+        ask();
         if (open && !shut()) {
             cr_expect_not(had_turn);
             seen++;

@@ -2612,6 +2612,12 @@ struct mf__door {
     uint64_t open_ns;      /* for how long it stays open */
 };
 
+/* It is open: whoever has nothing to do receives. */
+static inline bool mf__door_is_open(const struct mf__door *door)
+{
+    return door->used && !atomic_load_explicit(&door->shut, memory_order_relaxed);
+}
+
 void mf__door_init(struct mf__door *door);
 void mf__door_destroy(struct mf__door *door);
 
@@ -7332,9 +7338,7 @@ static void take_turn(struct mf_session *s, uint32_t me)
 /* Where they wait often whoever has the turn is asleep with it. */
 static bool turns_are_short(const struct mf_session *s, const struct mf__slot *slot)
 {
-    bool all_receive = s->door.used && !atomic_load_explicit(&s->door.shut, memory_order_relaxed);
-
-    return !slot->io.own && !all_receive;
+    return !slot->io.own && !mf__door_is_open(&s->door);
 }
 
 static void end_turn(struct mf_session *s, uint32_t me)
@@ -8122,10 +8126,10 @@ static bool waits_in_handler(struct mf__reader *r)
            atomic_load(&r->state) == MF__READER_BUSY && atomic_load(&r->stats.requests) == requests;
 }
 
-/* Where handlers exclude each other, and one computes: then the others may be asleep for no other reason. */
-static bool wait_for_each_other(struct mf_session *s, struct mf__crew *c)
+/* Is one in a handler, and not asleep there? */
+static bool one_computes(struct mf_session *s, struct mf__crew *c)
 {
-    for (uint32_t i = 0; (s->hooks.flags & MF_UPCALL_EXCLUSIVE) && i < atomic_load(&s->reader_count); i++) {
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         struct mf__reader *r = s->readers[i];
 
         if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_BUSY && !r->held && !mf__task_sleeps(r))
@@ -8142,7 +8146,8 @@ static void forget_held(struct mf_session *s)
 
 /*
  * How many of the device's readers wait in one handler since the last look? While others serve so many requests that all
- * seems well, nothing else says that they are too few. One that slept there once is not asked again.
+ * seems well, nothing else says that they are too few. One that slept there once is not asked again. Where handlers exclude
+ * each other, and one computes, the others may be asleep for no other reason.
  */
 static uint32_t session_monitor_count_held(struct mf_session *s, struct mf__crew *c)
 {
@@ -8158,7 +8163,7 @@ static uint32_t session_monitor_count_held(struct mf_session *s, struct mf__crew
                   (r->held || mf__task_sleeps(r));
         n += r->held;
     }
-    if (n == 0 || !wait_for_each_other(s, c))
+    if (n == 0 || !(s->hooks.flags & MF_UPCALL_EXCLUSIVE) || !one_computes(s, c))
         return n;
     forget_held(s);
     return 0;
@@ -8309,7 +8314,7 @@ bool mf__handlers_wait(struct mf_session *s)
         if (!never_slow(&s->crews[i]))
             return true;
     }
-    if (s->door.used && !atomic_load(&s->door.shut))
+    if (mf__door_is_open(&s->door))
         return true;
     session_monitor_look(s, &s->crews[0], &v);
     return v.members - v.stuck > s->one_per_cpu;
@@ -8341,7 +8346,7 @@ static uint32_t lacking_though_fast(struct mf_session *s, struct mf__crew *c)
 static uint32_t needed(const struct mf_session *s, const struct mf__crew *c, const struct view *v)
 {
     uint32_t usual = c->base + v->stuck + v->apart;
-    uint32_t at_least = (s->door.used && !atomic_load(&s->door.shut) ? 1 : c->base) + v->stuck + v->held;
+    uint32_t at_least = (mf__door_is_open(&s->door) ? 1 : c->base) + v->stuck + v->held;
 
     return usual > at_least ? usual : at_least;
 }
@@ -13451,32 +13456,27 @@ void mf__uring_forget(struct uring *u)
     pthread_mutex_init(&u->submit, NULL);
 }
 
-void mf__uring_shut(struct ring *r, struct uring *u)
+/* If it was ever open. */
+static void release_once(struct uring *u)
 {
-    if (!atomic_load(&u->shut))
-        (void)mf__ring_commit_waiting(r, u); /* no reader is left to do it; the entries end with the ring */
     pthread_mutex_lock(&u->submit);
-    if (!atomic_exchange(&u->shut, true))
+    if (!atomic_exchange(&u->shut, true) && u->sqes)
         mf__uring_release(u);
     mf__uring_unlock(u);
 }
 
-/* Before the ring that it wakes: another one may come to have the same descriptor. */
-static void shut_waker(struct ring *r)
+void mf__uring_shut(struct ring *r, struct uring *u)
 {
-    struct uring *u = &r->waker;
-
-    pthread_mutex_lock(&u->submit);
-    if (!atomic_exchange(&u->shut, true) && u->sqes)
-        mf__uring_release(u);
-    pthread_mutex_unlock(&u->submit);
+    if (!atomic_load(&u->shut))
+        (void)mf__ring_commit_waiting(r, u); /* no reader is left to do it; the entries end with the ring */
+    release_once(u);
 }
 
 void mf__ring_shut(struct mf__channel *ch)
 {
     struct ring *r = ring_of(ch);
 
-    shut_waker(r);
+    release_once(&r->waker); /* first: another ring may come to have the descriptor of the one that it wakes */
     mf__uring_shut(r, &r->u);
     mf__owns_shut(r);
 }
@@ -14074,8 +14074,8 @@ void mf__uring_unlock(struct uring *u)
         mf__uring_wake(u);
 }
 
-/* Opened when it is first needed. With its lock held. */
-static bool waker_is_open(struct ring *r)
+/* When it is first needed. With its lock held. false: there is none. */
+static bool open_waker(struct ring *r)
 {
     struct uring *u = &r->waker;
 
@@ -14106,7 +14106,7 @@ bool mf__ring_send_message(struct ring *r)
 
     if (pthread_mutex_trylock(&r->waker.submit) != 0)
         return false;
-    sent = waker_is_open(r) && send_message(&r->waker, r->u.fd);
+    sent = open_waker(r) && send_message(&r->waker, r->u.fd);
     pthread_mutex_unlock(&r->waker.submit);
     return sent;
 }
