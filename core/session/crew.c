@@ -93,18 +93,36 @@ void mf__crew_spread(struct mf_session *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t count)
+static bool receives(struct mf__reader *r, const struct mf__crew *c)
+{
+    return atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING && !mf__reader_apart(r);
+}
+
+/* So many of the members that wait for requests look whether they still should. */
+static void recall(struct mf_session *s, const struct mf__crew *c, uint32_t count)
 {
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < atomic_load(&s->reader_count) && count; i++) {
-        struct mf__reader *r = s->readers[i];
-
-        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING && !mf__reader_apart(r)) {
-            mf__kick(r);
+        if (receives(s->readers[i], c)) {
+            mf__kick(s->readers[i]);
             count--;
         }
     }
     pthread_mutex_unlock(&s->lock);
+}
+
+void mf__crew_recall_unseated(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (!receives(r, &s->crews[0]) || atomic_load(&r->seated))
+            continue;
+        pthread_mutex_lock(&s->lock);
+        if (receives(r, &s->crews[0]))
+            mf__kick(r);
+        pthread_mutex_unlock(&s->lock);
+    }
 }
 
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
@@ -118,7 +136,7 @@ void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
     mf__count(&c->shrinks, 1);
     if (!c->ring)
         mf__door_tell(s);
-    mf__crew_recall(s, c, members - limit);
+    recall(s, c, members - limit);
 }
 
 static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)

@@ -60,8 +60,8 @@ void mf__crews_free(struct mf_session *s);
 void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode);
 /* Of the readers of the device, while there is one for each CPU: a CPU that has none gets one from where there are more. */
 void mf__crew_spread(struct mf_session *s);
-/* So many of the members that wait for requests look whether they still should. */
-void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t count);
+/* Members of the device's that receive without a seat, while its door is shut, look whether they should. */
+void mf__crew_recall_unseated(struct mf_session *s);
 /* The CPU that is this reader's as a member of `c`; -1: any. */
 int32_t mf__crew_cpu(const struct mf__reader *r, const struct mf__crew *c);
 /* Fewer members: whoever looks next parks itself, and those that wait for requests are made to look. */

@@ -222,13 +222,15 @@ void mf__door_try(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
 
-    if (!d->used || atomic_load(&d->shut) || mf__now_ns() - d->since_ns < d->open_ns)
+    if (!d->used)
         return;
-    if (pthread_mutex_trylock(&d->lock) != 0)
-        return;
-    turn(s, true);
-    pthread_mutex_unlock(&d->lock);
-    mf__crew_recall(s, &s->crews[0], UINT32_MAX); /* those who receive have no seat any more */
+    if (!atomic_load(&d->shut) && mf__now_ns() - d->since_ns >= d->open_ns && pthread_mutex_trylock(&d->lock) == 0) {
+        turn(s, true);
+        pthread_mutex_unlock(&d->lock);
+    }
+    /* Those who received as it was shut, and at a later tick who was about to. */
+    if (atomic_load(&d->shut))
+        mf__crew_recall_unseated(s);
 }
 
 bool mf__door_admit(struct mf_session *s)

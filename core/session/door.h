@@ -54,7 +54,7 @@ void mf__door_leave(struct mf__reader *r);
 void mf__door_tell(struct mf_session *s);
 
 /* The monitor's: */
-/* Shut it again to see whether most handlers return at once now. */
+/* Shut it again to see whether most handlers return at once now. Who then receives without a seat is called back. */
 void mf__door_try(struct mf_session *s);
 /* Nobody receives: let one in who waits, for one whose handler does. false: nobody waits. */
 bool mf__door_admit(struct mf_session *s);

@@ -2550,8 +2550,8 @@ void mf__crews_free(struct mf_session *s);
 void mf__crews_place(struct mf_session *s, uint32_t before, uint32_t mode);
 /* Of the readers of the device, while there is one for each CPU: a CPU that has none gets one from where there are more. */
 void mf__crew_spread(struct mf_session *s);
-/* So many of the members that wait for requests look whether they still should. */
-void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t count);
+/* Members of the device's that receive without a seat, while its door is shut, look whether they should. */
+void mf__crew_recall_unseated(struct mf_session *s);
 /* The CPU that is this reader's as a member of `c`; -1: any. */
 int32_t mf__crew_cpu(const struct mf__reader *r, const struct mf__crew *c);
 /* Fewer members: whoever looks next parks itself, and those that wait for requests are made to look. */
@@ -2629,7 +2629,7 @@ void mf__door_leave(struct mf__reader *r);
 void mf__door_tell(struct mf_session *s);
 
 /* The monitor's: */
-/* Shut it again to see whether most handlers return at once now. */
+/* Shut it again to see whether most handlers return at once now. Who then receives without a seat is called back. */
 void mf__door_try(struct mf_session *s);
 /* Nobody receives: let one in who waits, for one whose handler does. false: nobody waits. */
 bool mf__door_admit(struct mf_session *s);
@@ -6920,18 +6920,36 @@ void mf__crew_spread(struct mf_session *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-void mf__crew_recall(struct mf_session *s, const struct mf__crew *c, uint32_t count)
+static bool receives(struct mf__reader *r, const struct mf__crew *c)
+{
+    return atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING && !mf__reader_apart(r);
+}
+
+/* So many of the members that wait for requests look whether they still should. */
+static void recall(struct mf_session *s, const struct mf__crew *c, uint32_t count)
 {
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < atomic_load(&s->reader_count) && count; i++) {
-        struct mf__reader *r = s->readers[i];
-
-        if (atomic_load(&r->crew) == c && atomic_load(&r->state) == MF__READER_RECEIVING && !mf__reader_apart(r)) {
-            mf__kick(r);
+        if (receives(s->readers[i], c)) {
+            mf__kick(s->readers[i]);
             count--;
         }
     }
     pthread_mutex_unlock(&s->lock);
+}
+
+void mf__crew_recall_unseated(struct mf_session *s)
+{
+    for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
+        struct mf__reader *r = s->readers[i];
+
+        if (!receives(r, &s->crews[0]) || atomic_load(&r->seated))
+            continue;
+        pthread_mutex_lock(&s->lock);
+        if (receives(r, &s->crews[0]))
+            mf__kick(r);
+        pthread_mutex_unlock(&s->lock);
+    }
 }
 
 void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
@@ -6945,7 +6963,7 @@ void mf__crew_shrink(struct mf_session *s, struct mf__crew *c, uint32_t limit)
     mf__count(&c->shrinks, 1);
     if (!c->ring)
         mf__door_tell(s);
-    mf__crew_recall(s, c, members - limit);
+    recall(s, c, members - limit);
 }
 
 static void crew_init(const struct mf_session *s, struct mf__crew *c, struct mf__channel *ring, uint32_t base)
@@ -7741,13 +7759,15 @@ void mf__door_try(struct mf_session *s)
 {
     struct mf__door *d = &s->door;
 
-    if (!d->used || atomic_load(&d->shut) || mf__now_ns() - d->since_ns < d->open_ns)
+    if (!d->used)
         return;
-    if (pthread_mutex_trylock(&d->lock) != 0)
-        return;
-    turn(s, true);
-    pthread_mutex_unlock(&d->lock);
-    mf__crew_recall(s, &s->crews[0], UINT32_MAX); /* those who receive have no seat any more */
+    if (!atomic_load(&d->shut) && mf__now_ns() - d->since_ns >= d->open_ns && pthread_mutex_trylock(&d->lock) == 0) {
+        turn(s, true);
+        pthread_mutex_unlock(&d->lock);
+    }
+    /* Those who received as it was shut, and at a later tick who was about to. */
+    if (atomic_load(&d->shut))
+        mf__crew_recall_unseated(s);
 }
 
 bool mf__door_admit(struct mf_session *s)
