@@ -491,6 +491,13 @@ static bool unfit(const struct mf_session *s, const struct waits *w)
     return s->place.given_up || (waited_for && (s->place.full || many_wait) && w->foreign >= MANY_FOREIGN);
 }
 
+/* The session ends: who yields might wait for a CPU for many seconds, be it only to see that he is to leave. */
+static void yield_no_more(struct mf_session *s)
+{
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
+        stop_yielding(s, MF__PLACE_PLAIN);
+}
+
 /* `age`: ns for which it has been as it is. */
 static void decide(struct mf_session *s, const struct waits *w, bool busy, uint64_t age)
 {
@@ -540,7 +547,10 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     }
     s->place.looked_ns = now_ns;
     s->place.first_look = false;
-    decide(s, &w, busy, now_ns - s->place.since_ns);
+    if (atomic_load(&s->ending))
+        yield_no_more(s);
+    else
+        decide(s, &w, busy, now_ns - s->place.since_ns);
 }
 
 bool mf__placement_may_sleep(struct mf_session *s)
@@ -600,8 +610,7 @@ void mf__placement_stop(struct mf_session *s)
 {
     const struct timespec nap = { .tv_nsec = 5000000 };
 
-    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
-        set_mode(s, MF__PLACE_PLAIN);
+    yield_no_more(s);
     for (int i = 0; i < RESTORE_TRIES && atomic_load(&autogroup_owner) == s; i++) {
         nanosleep(&nap, NULL);
         set_group_nice(s, s->place.group_nice);

@@ -2,10 +2,13 @@
 /* rings.c - whether requests come over io_uring, the rings of a session, and their end. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "session/session.h"
 #include "transport/ring.h"
 
+#define DRAIN_NS (MF_SECOND / 2) /* where all readers get to run it takes no time */
+#define DRAIN_LOOK_US 200
 #define DEFAULT_PAGES 32u /* of a request, where INIT settled no number */
 
 /* Whose rings they would be: the system's, or those of a virtual kernel. NULL: it has none. */
@@ -150,11 +153,18 @@ int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error
     return 0;
 }
 
+void mf__rings_drain(struct mf_session *s)
+{
+    uint64_t deadline = mf__now_ns() + DRAIN_NS;
+
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        while (!mf__ring_take_back(s->rings[i]) && mf__now_ns() < deadline)
+            usleep(DRAIN_LOOK_US);
+    }
+}
+
 void mf__rings_shut(struct mf_session *s)
 {
-    /* What nobody answered yet is answered while that still reaches its client. */
-    if (s->ring_count && !s->abandoned)
-        mf__release_kept(s);
     for (uint32_t i = 0; i < s->ring_count; i++)
         mf__ring_shut(s->rings[i]);
     pthread_mutex_lock(&s->lock);

@@ -205,6 +205,7 @@ struct mf_session {
     _Atomic enum mf__phase phase;
     struct mf__mount mount;
     _Atomic bool mounted;
+    bool unmounted; /* by this session: nobody new comes to it */
     pthread_mutex_t unmounting; /* who unmounts; the others wait for him, who has a limit */
     bool destroyed;
     _Atomic bool abandoned; /* a handler never came back: the memory that it uses is not freed */
@@ -311,6 +312,7 @@ uint32_t mf__reader_target(const struct mf_session *s);
 void mf__channels_close(struct mf_session *s);
 /* Decide whether requests come over rings and make them; sets transport and its reason. */
 int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error *err);
+void mf__rings_drain(struct mf_session *s); /* the connection has ended: until all entries are back, or for a while */
 void mf__rings_shut(struct mf_session *s);
 
 /* reader.c */

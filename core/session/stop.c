@@ -115,6 +115,7 @@ static int unmount_locked(struct mf_session *s)
     pthread_mutex_unlock(&s->lock);
     pthread_join(thread, NULL);
     s->mounted = false;
+    s->unmounted = u.rc == 0;
     return rc ? rc : u.rc;
 }
 
@@ -157,31 +158,6 @@ static bool wait_readers(struct mf_session *s, uint64_t deadline)
     return gone;
 }
 
-int mf__end_service(struct mf_session *s)
-{
-    uint64_t limit = s->opts.stop_timeout_ms * 1000000ull;
-    int rc = 0;
-
-    if (!(s->opts.flags & MF_OPT_NO_UNMOUNT))
-        rc = mf__unmount_own(s);
-    mf__monitor_stop(s);
-    atomic_store(&s->stop, 1);
-    if (wait_readers(s, mf__now_ns() + limit)) {
-        mf__rings_shut(s);
-        return rc;
-    }
-    mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
-             atomic_load(&s->alive), s->opts.stop_timeout_ms);
-    force(s);
-    if (!wait_readers(s, mf__now_ns() + AFTER_ABORT_NS)) {
-        mf__logf(&s->log, MF_LOG_ERROR, "handlers of %u readers do not return; they are left behind",
-                 atomic_load(&s->alive));
-        s->abandoned = true;
-    }
-    mf__rings_shut(s);
-    return -ETIMEDOUT;
-}
-
 static int release_one(struct mf__slot *slot, void *arg)
 {
     (void)arg;
@@ -194,4 +170,46 @@ static int release_one(struct mf__slot *slot, void *arg)
 void mf__release_kept(struct mf_session *s)
 {
     mf__slots_each(s, release_one, NULL);
+}
+
+/*
+ * Whoever has files open after a lazy unmount goes on with requests, and one that is on its way into an entry as the ring
+ * closes fails with ECANCELED, of which a client makes nothing. So the connection ends first, with ENOTCONN or ECONNABORTED
+ * as on the device, and what is on its way arrives.
+ */
+static void shut_rings(struct mf_session *s)
+{
+    if (s->ring_count && !s->abandoned) {
+        mf__release_kept(s); /* while that still reaches its client */
+        if (s->unmounted && (!connection_lives(s) || mf__abort_connection(s->terms.connection) == 0))
+            mf__rings_drain(s);
+    }
+    mf__rings_shut(s);
+}
+
+int mf__end_service(struct mf_session *s)
+{
+    uint64_t limit = s->opts.stop_timeout_ms * 1000000ull;
+    int rc = 0;
+
+    if (s->monitor_on)
+        mf__monitor_wake(s); /* readers are not to yield any more */
+    if (!(s->opts.flags & MF_OPT_NO_UNMOUNT))
+        rc = mf__unmount_own(s);
+    mf__monitor_stop(s);
+    atomic_store(&s->stop, 1);
+    if (wait_readers(s, mf__now_ns() + limit)) {
+        shut_rings(s);
+        return rc;
+    }
+    mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
+             atomic_load(&s->alive), s->opts.stop_timeout_ms);
+    force(s);
+    if (!wait_readers(s, mf__now_ns() + AFTER_ABORT_NS)) {
+        mf__logf(&s->log, MF_LOG_ERROR, "handlers of %u readers do not return; they are left behind",
+                 atomic_load(&s->alive));
+        s->abandoned = true;
+    }
+    shut_rings(s);
+    return -ETIMEDOUT;
 }

@@ -528,12 +528,36 @@ static int ring_write_raw(struct mf__channel *ch, const void *msg, size_t len)
     return device->ops->write_raw(device, msg, len);
 }
 
+/* ---- the end --------------------------------------------------------------------------------------- */
+
+static uint32_t come_back(struct ring *r, struct uring *u)
+{
+    struct mf__cqe cqe;
+    uint32_t n = 0;
+
+    (void)mf__ring_commit_waiting(r, u);
+    while (claim_cqe(r, u, &cqe))
+        n += cqe.user_data < r->count;
+    return n;
+}
+
+bool mf__ring_take_back(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t n = come_back(r, &r->u);
+
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        n += come_back(r, &own->u);
+    return atomic_fetch_add(&r->gone, n) + n >= r->armed;
+}
+
 static int ring_clone(struct mf__channel *ch, struct mf__channel **out)
 {
     (void)ch;
     (void)out;
     return -ENOTSUP;
 }
+
 const struct mf__transport mf__ring_transport = {
     .name = "io_uring",
     .kind = MF_TRANSPORT_URING,

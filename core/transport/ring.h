@@ -102,6 +102,13 @@ int mf__ring_state(struct mf__channel *ch);
 void mf__ring_refuse(struct mf__channel *ch, int error);
 
 /*
+ * The connection has ended: take back the entries that have come. true: these were all. No thread may be receiving, nor any
+ * request be in hand. One that is on its way into an entry comes there only when the task that armed it has run; should the
+ * ring be closed before that, its client gets ECANCELED.
+ */
+bool mf__ring_take_back(struct mf__channel *ch);
+
+/*
  * Close the ring while its threads still live: a thread that exits with an entry armed takes the request
  * that comes next down with it. No thread may be receiving; one that comes later gets -ENODEV, and answers that
  * come later go nowhere. The channel itself stays until its last reference goes.

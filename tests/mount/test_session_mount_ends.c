@@ -26,10 +26,15 @@ TestSuite(session_ends, .init = setup, .timeout = 60);
 
 static pid_t clients[CLIENTS];
 
-static void start_load(void)
+static void start(int (*client)(void *))
 {
     for (int i = 0; i < CLIENTS; i++)
-        clients[i] = site_start(site_load, NULL);
+        clients[i] = site_start(client, NULL);
+}
+
+static void start_load(void)
+{
+    start(site_load);
 }
 
 static void end_load_with(int other)
@@ -175,6 +180,22 @@ Test(session_ends, stop_under_load)
     end_load();
     cr_expect_not(site_mounted());
     fs_end(&rig);
+}
+
+/* They outlive the lazy unmount, and so does the connection: what they read as it ends fails like on any mount. */
+Test(session_ends, stop_while_files_are_read)
+{
+    for (int i = 0; i < 10; i++) {
+        fs_init(&rig);
+        rig.opts.readers = 3;
+        site_serve(&rig);
+        start(site_read_on);
+        FS_UNTIL(rig.calls > 300);
+        cr_expect_eq(fs_stop(&rig), 0);
+        end_load();
+        cr_expect_not(site_mounted());
+        fs_end(&rig);
+    }
 }
 
 Test(session_ends, stop_and_umount_at_the_same_time)

@@ -41,6 +41,7 @@ int site_walk(void *arg); /* every name is there, every byte is right; arg: how 
 int site_stat_root(void *arg);
 int site_read_gate(void *arg); /* waits in the filesystem */
 int site_load(void *arg);      /* reads and checks until the mount ends; EIO: a wrong byte, 0: an expected end */
+int site_read_on(void *arg);   /* the same, with one file open all the time, of which each read is a request */
 
 /* Mount this rig's session at the site and run it. */
 void site_serve(struct fs_rig *rig);

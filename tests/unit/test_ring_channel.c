@@ -1345,6 +1345,36 @@ Test(ring_channel, the_end_has_the_devices_reason)
     finish();
 }
 
+Test(ring_channel, all_entries_come_back_at_the_end)
+{
+    start_with_own();
+    one_after_the_other(1);
+    stop_threads();
+    cr_expect_eq(entries_apart(), 1);
+    cr_expect_not(mf__ring_take_back(ring), "the kernel has them");
+    mf_vkernel_abort(p.vk);
+    cr_expect(mf__ring_take_back(ring));
+    cr_expect(mf__ring_take_back(ring), "they are back");
+    finish_threads();
+}
+
+Test(ring_channel, an_answer_that_waits_at_the_end_takes_its_entry_along)
+{
+    pthread_t thread;
+    struct asker a;
+
+    begin(1);
+    ask_access(&a);
+    expect(FUSE_ACCESS);
+    mf_vkernel_abort(p.vk);
+    cr_expect_eq(asked(&a), -ECONNABORTED);
+    cr_expect_not(mf__ring_take_back(ring), "one is in hand");
+    cr_assert_eq(pthread_create(&thread, NULL, answer_elsewhere, NULL), 0);
+    pthread_join(thread, NULL);
+    cr_expect(mf__ring_take_back(ring));
+    finish();
+}
+
 Test(ring_channel, what_comes_after_it_was_shut_goes_nowhere)
 {
     struct asker a;

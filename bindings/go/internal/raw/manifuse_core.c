@@ -2495,6 +2495,13 @@ int mf__ring_state(struct mf__channel *ch);
 void mf__ring_refuse(struct mf__channel *ch, int error);
 
 /*
+ * The connection has ended: take back the entries that have come. true: these were all. No thread may be receiving, nor any
+ * request be in hand. One that is on its way into an entry comes there only when the task that armed it has run; should the
+ * ring be closed before that, its client gets ECANCELED.
+ */
+bool mf__ring_take_back(struct mf__channel *ch);
+
+/*
  * Close the ring while its threads still live: a thread that exits with an entry armed takes the request
  * that comes next down with it. No thread may be receiving; one that comes later gets -ENODEV, and answers that
  * come later go nowhere. The channel itself stays until its last reference goes.
@@ -2825,6 +2832,7 @@ struct mf_session {
     _Atomic enum mf__phase phase;
     struct mf__mount mount;
     _Atomic bool mounted;
+    bool unmounted; /* by this session: nobody new comes to it */
     pthread_mutex_t unmounting; /* who unmounts; the others wait for him, who has a limit */
     bool destroyed;
     _Atomic bool abandoned; /* a handler never came back: the memory that it uses is not freed */
@@ -2931,6 +2939,7 @@ uint32_t mf__reader_target(const struct mf_session *s);
 void mf__channels_close(struct mf_session *s);
 /* Decide whether requests come over rings and make them; sets transport and its reason. */
 int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error *err);
+void mf__rings_drain(struct mf_session *s); /* the connection has ended: until all entries are back, or for a while */
 void mf__rings_shut(struct mf_session *s);
 
 /* reader.c */
@@ -9431,6 +9440,13 @@ static bool unfit(const struct mf_session *s, const struct waits *w)
     return s->place.given_up || (waited_for && (s->place.full || many_wait) && w->foreign >= MANY_FOREIGN);
 }
 
+/* The session ends: who yields might wait for a CPU for many seconds, be it only to see that he is to leave. */
+static void yield_no_more(struct mf_session *s)
+{
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
+        stop_yielding(s, MF__PLACE_PLAIN);
+}
+
 /* `age`: ns for which it has been as it is. */
 static void decide(struct mf_session *s, const struct waits *w, bool busy, uint64_t age)
 {
@@ -9480,7 +9496,10 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
     }
     s->place.looked_ns = now_ns;
     s->place.first_look = false;
-    decide(s, &w, busy, now_ns - s->place.since_ns);
+    if (atomic_load(&s->ending))
+        yield_no_more(s);
+    else
+        decide(s, &w, busy, now_ns - s->place.since_ns);
 }
 
 bool mf__placement_may_sleep(struct mf_session *s)
@@ -9540,8 +9559,7 @@ void mf__placement_stop(struct mf_session *s)
 {
     const struct timespec nap = { .tv_nsec = 5000000 };
 
-    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING)
-        session_placement_set_mode(s, MF__PLACE_PLAIN);
+    yield_no_more(s);
     for (int i = 0; i < RESTORE_TRIES && atomic_load(&autogroup_owner) == s; i++) {
         nanosleep(&nap, NULL);
         set_group_nice(s, s->place.group_nice);
@@ -10377,6 +10395,8 @@ int mf__send_answer(struct mf__slot *slot)
 /* rings.c - whether requests come over io_uring, the rings of a session, and their end. */
 
 
+#define DRAIN_NS (MF_SECOND / 2) /* where all readers get to run it takes no time */
+#define DRAIN_LOOK_US 200
 #define DEFAULT_PAGES 32u /* of a request, where INIT settled no number */
 
 /* Whose rings they would be: the system's, or those of a virtual kernel. NULL: it has none. */
@@ -10521,11 +10541,18 @@ int mf__transport_choose(struct mf_session *s, uint64_t offered, struct mf_error
     return 0;
 }
 
+void mf__rings_drain(struct mf_session *s)
+{
+    uint64_t deadline = mf__now_ns() + DRAIN_NS;
+
+    for (uint32_t i = 0; i < s->ring_count; i++) {
+        while (!mf__ring_take_back(s->rings[i]) && mf__now_ns() < deadline)
+            usleep(DRAIN_LOOK_US);
+    }
+}
+
 void mf__rings_shut(struct mf_session *s)
 {
-    /* What nobody answered yet is answered while that still reaches its client. */
-    if (s->ring_count && !s->abandoned)
-        mf__release_kept(s);
     for (uint32_t i = 0; i < s->ring_count; i++)
         mf__ring_shut(s->rings[i]);
     pthread_mutex_lock(&s->lock);
@@ -10536,6 +10563,8 @@ void mf__rings_shut(struct mf_session *s)
     pthread_mutex_unlock(&s->lock);
 }
 #undef DEFAULT_PAGES
+#undef DRAIN_LOOK_US
+#undef DRAIN_NS
 
 /* ==== core/session/signals.c ==== */
 /* SPDX-License-Identifier: MIT */
@@ -11377,6 +11406,7 @@ static int unmount_locked(struct mf_session *s)
     pthread_mutex_unlock(&s->lock);
     pthread_join(thread, NULL);
     s->mounted = false;
+    s->unmounted = u.rc == 0;
     return rc ? rc : u.rc;
 }
 
@@ -11419,31 +11449,6 @@ static bool wait_readers(struct mf_session *s, uint64_t deadline)
     return gone;
 }
 
-int mf__end_service(struct mf_session *s)
-{
-    uint64_t limit = s->opts.stop_timeout_ms * 1000000ull;
-    int rc = 0;
-
-    if (!(s->opts.flags & MF_OPT_NO_UNMOUNT))
-        rc = mf__unmount_own(s);
-    mf__monitor_stop(s);
-    atomic_store(&s->stop, 1);
-    if (wait_readers(s, mf__now_ns() + limit)) {
-        mf__rings_shut(s);
-        return rc;
-    }
-    mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
-             atomic_load(&s->alive), s->opts.stop_timeout_ms);
-    force(s);
-    if (!wait_readers(s, mf__now_ns() + AFTER_ABORT_NS)) {
-        mf__logf(&s->log, MF_LOG_ERROR, "handlers of %u readers do not return; they are left behind",
-                 atomic_load(&s->alive));
-        s->abandoned = true;
-    }
-    mf__rings_shut(s);
-    return -ETIMEDOUT;
-}
-
 static int release_one(struct mf__slot *slot, void *arg)
 {
     (void)arg;
@@ -11456,6 +11461,48 @@ static int release_one(struct mf__slot *slot, void *arg)
 void mf__release_kept(struct mf_session *s)
 {
     mf__slots_each(s, release_one, NULL);
+}
+
+/*
+ * Whoever has files open after a lazy unmount goes on with requests, and one that is on its way into an entry as the ring
+ * closes fails with ECANCELED, of which a client makes nothing. So the connection ends first, with ENOTCONN or ECONNABORTED
+ * as on the device, and what is on its way arrives.
+ */
+static void shut_rings(struct mf_session *s)
+{
+    if (s->ring_count && !s->abandoned) {
+        mf__release_kept(s); /* while that still reaches its client */
+        if (s->unmounted && (!connection_lives(s) || mf__abort_connection(s->terms.connection) == 0))
+            mf__rings_drain(s);
+    }
+    mf__rings_shut(s);
+}
+
+int mf__end_service(struct mf_session *s)
+{
+    uint64_t limit = s->opts.stop_timeout_ms * 1000000ull;
+    int rc = 0;
+
+    if (s->monitor_on)
+        mf__monitor_wake(s); /* readers are not to yield any more */
+    if (!(s->opts.flags & MF_OPT_NO_UNMOUNT))
+        rc = mf__unmount_own(s);
+    mf__monitor_stop(s);
+    atomic_store(&s->stop, 1);
+    if (wait_readers(s, mf__now_ns() + limit)) {
+        shut_rings(s);
+        return rc;
+    }
+    mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
+             atomic_load(&s->alive), s->opts.stop_timeout_ms);
+    force(s);
+    if (!wait_readers(s, mf__now_ns() + AFTER_ABORT_NS)) {
+        mf__logf(&s->log, MF_LOG_ERROR, "handlers of %u readers do not return; they are left behind",
+                 atomic_load(&s->alive));
+        s->abandoned = true;
+    }
+    shut_rings(s);
+    return -ETIMEDOUT;
 }
 #undef AFTER_ABORT_NS
 
@@ -13270,12 +13317,36 @@ static int ring_write_raw(struct mf__channel *ch, const void *msg, size_t len)
     return device->ops->write_raw(device, msg, len);
 }
 
+/* ---- the end --------------------------------------------------------------------------------------- */
+
+static uint32_t come_back(struct ring *r, struct uring *u)
+{
+    struct mf__cqe cqe;
+    uint32_t n = 0;
+
+    (void)mf__ring_commit_waiting(r, u);
+    while (claim_cqe(r, u, &cqe))
+        n += cqe.user_data < r->count;
+    return n;
+}
+
+bool mf__ring_take_back(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t n = come_back(r, &r->u);
+
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        n += come_back(r, &own->u);
+    return atomic_fetch_add(&r->gone, n) + n >= r->armed;
+}
+
 static int ring_clone(struct mf__channel *ch, struct mf__channel **out)
 {
     (void)ch;
     (void)out;
     return -ENOTSUP;
 }
+
 const struct mf__transport mf__ring_transport = {
     .name = "io_uring",
     .kind = MF_TRANSPORT_URING,
