@@ -2832,7 +2832,7 @@ struct mf_session {
     _Atomic enum mf__phase phase;
     struct mf__mount mount;
     _Atomic bool mounted;
-    bool unmounted; /* by this session: nobody new comes to it */
+    bool unmounted;             /* by this session: nobody new comes to it */
     pthread_mutex_t unmounting; /* who unmounts; the others wait for him, who has a limit */
     bool destroyed;
     _Atomic bool abandoned; /* a handler never came back: the memory that it uses is not freed */
