@@ -80,8 +80,9 @@ void mf__placement_describe(struct mf_session *s, char *text, size_t room)
 #define APART_LOOKS 3u             /* in a row */
 #define LONG_NS 200000u            /* after its request: a client has been asleep for long */
 #define RUSH 50u                   /* requests of a millisecond on one ring: a client calls there without pause */
-#define ENOUGH_TURNS 16u           /* below this a window says nothing */
-#define HOLD_NS (MF_SECOND / 4)    /* at first, before it tries again; doubled each time that goes wrong */
+#define ENOUGH_TURNS 16u           /* below this a window says nothing, */
+#define LONG_WINDOW_NS (4 * WINDOW_NS) /* unless it is so long */
+#define HOLD_NS (MF_SECOND / 4)        /* at first, before it tries again; doubled each time that goes wrong */
 #define HOLD_MAX_NS (16 * MF_SECOND)
 #define RESTORE_TRIES 40         /* of 5 ms: twice as long as the kernel may refuse it */
 #define TRIAL_NS (MF_SECOND / 5) /* a relapse within this time counts as gone wrong */
@@ -125,6 +126,10 @@ static void set_group_nice(struct mf_session *s, int nice)
 }
 
 /*
+ * While nothing comes the group keeps its weight: what else the program does would starve beside others, and no reader would
+ * be kept waiting for that to be seen. It gives it up with the first request: given up under way by a group that clients keep
+ * busy, these drift into one request per turn of the reader (8 clients did 0.86 of the calls, 32 0.78).
+ *
  * A group that had next to no weight owes the others for what it ran while nobody else wanted to. Linux 6.18 places the
  * running group anew at each change of its share, and while it is owed much its virtual time then stands still: it
  * computes without end and never gets what it is owed, and the readers starve for seconds, whatever their nice value is
@@ -134,7 +139,7 @@ static int wanted_nice(const struct mf_session *s)
 {
     int plain = s->place.catches_up ? s->place.group_nice - CATCH_UP : s->place.group_nice;
 
-    if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
+    if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING || !s->place.lively)
         return plain < -20 ? -20 : plain;
     if (!s->place.watchful)
         return GROUP_NICE_UNWATCHED;
@@ -433,10 +438,12 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     idle_ns -= s->place.idle_ns;
+    if (s->place.window_turns <= ENOUGH_TURNS && idle_ns < capacity / 20 && window < LONG_WINDOW_NS)
+        return s->place.crowded;
     s->place.idle_cpu = idle_ns > capacity / 5;
     s->place.full = idle_ns < capacity / 3;
     s->place.clients_compute = s->place.ran_ns * 3 / 2 + idle_ns < capacity;
-    s->place.crowded = s->place.window_turns > ENOUGH_TURNS && idle_ns < capacity / 20 &&
+    s->place.crowded = s->place.window_turns && idle_ns < capacity / 20 &&
                        (streams(w) || s->place.ran_ns < capacity * 3 / 10);
     begin_window(s, now_ns, s->place.idle_ns + idle_ns);
     return s->place.crowded;
@@ -561,7 +568,9 @@ bool mf__placement_may_sleep(struct mf_session *s)
         if (!mf__task_sleeps(s->readers[i]) || mf__may_have_heirs(s->readers[i]))
             return false;
     }
-    return true;
+    s->place.lively = false;
+    set_group_nice(s, wanted_nice(s));
+    return s->place.nice_now == wanted_nice(s);
 }
 
 /* From now on; nothing that went before counts. */
@@ -581,6 +590,8 @@ void mf__placement_resume(struct mf_session *s)
 
     if (!atomic_load(&s->place_mode))
         return;
+    s->place.lively = true;
+    set_group_nice(s, wanted_nice(s));
     look_at_waits(s, 0, &w);
     look_at_rings(s, &w);
     if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && w.ns > LONG_WAKE_NS)
@@ -599,6 +610,7 @@ void mf__placement_start(struct mf_session *s)
         return;
     s->place.hold_ns = HOLD_NS;
     s->place.group_nice = s->place.nice_now = group_nice();
+    s->place.lively = true;
     s->place.watchful = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first) == 0;
     begin_looking(s);
     if (s->place.watchful || (ordinary_share() && !s->place.on_device))

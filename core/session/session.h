@@ -257,6 +257,7 @@ struct mf_session {
         uint64_t window_turns;               /* of the readers since */
         uint32_t apart_looks;                /* in a row at which readers had better run apart */
         bool first_look;                     /* after a pause */
+        bool lively;                         /* requests come: the monitor does not sleep */
         bool crowded, idle_cpu;
         bool full;            /* CPUs are idle for less than a third of their time */
         bool woken;           /* of late handlers waited, or other threads gave answers */

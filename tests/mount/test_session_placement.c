@@ -130,6 +130,36 @@ Test(placement, readers_of_the_device_yield_on_a_cpu_each)
     end();
 }
 
+/* 20: this session has none. */
+static int session_nice(void)
+{
+    char text[64] = "";
+    int fd = open("/proc/self/autogroup", O_RDONLY | O_CLOEXEC);
+    int nice = 20;
+
+    if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && strstr(text, "nice "))
+        nice = atoi(strstr(text, "nice ") + strlen("nice "));
+    if (fd >= 0)
+        close(fd);
+    return getsid(0) == getpid() ? nice : 20;
+}
+
+/* The program's other threads would starve beside others. */
+Test(placement, the_session_has_its_weight_back_while_nothing_comes)
+{
+    int before = session_nice();
+
+    if (before == 20)
+        cr_skip_test("needs kernel.sched_autogroup_enabled, and a session of its own");
+    serve_yielding();
+    for (int i = 0; i < 3; i++) {
+        WALK_UNTIL(session_nice() > before);
+        FS_UNTIL(session_nice() == before && atomic_load(&rig.s->monitor_asleep));
+    }
+    end();
+    cr_expect_eq(session_nice(), before);
+}
+
 Test(placement, an_administrator_who_chose_cpus_has_his_way)
 {
     cpu_set_t one;
@@ -420,16 +450,15 @@ static bool stops_yielding(uint64_t to)
 /* First to one client, and then to many, each answer after so long. */
 static bool yields_until_many_wait(uint64_t after_ns)
 {
-    uint64_t to = forty_seconds_from_now();
     bool stopped = false;
 
-    if (comes_to_yield(to)) {
+    if (comes_to_yield(forty_seconds_from_now())) {
         answered_after_ns = after_ns;
-        stopped = stops_yielding(to);
+        stopped = stops_yielding(forty_seconds_from_now());
         answered_after_ns = 0;
     } else {
         rig.script = NULL;
-        WALK_UNTIL(yielding() > 0); /* on a machine that is busy they would not, whoever answers */
+        WALK_UNTIL(yields_on()); /* on a machine that is busy they would not, whoever answers */
     }
     return stopped;
 }
@@ -438,7 +467,7 @@ static bool yields_until_many_wait(uint64_t after_ns)
  * The readers commit what other threads answer: late, if they yield and the CPUs are full. One client fills no CPU. Many that
  * wait for one who takes his time do not either, but they are many.
  */
-Test(placement, readers_yield_though_others_answer_unless_many_wait)
+Test(placement, readers_yield_though_others_answer_unless_many_wait, .timeout = 240)
 {
     skip_unless_readers_may_yield();
     serve_answered_by_others();
