@@ -9510,17 +9510,23 @@ void mf__placement_look(struct mf_session *s, uint64_t now_ns, uint64_t late_ns)
         decide(s, &w, busy, now_ns - s->place.since_ns);
 }
 
-bool mf__placement_may_sleep(struct mf_session *s)
+static bool readers_rest(struct mf_session *s)
 {
-    if (atomic_load(&s->place_mode) != MF__PLACE_YIELDING)
-        return true;
     for (uint32_t i = 0; i < atomic_load(&s->reader_count); i++) {
         if (!mf__task_sleeps(s->readers[i]) || mf__may_have_heirs(s->readers[i]))
             return false;
     }
-    s->place.lively = false;
-    set_group_nice(s, wanted_nice(s));
-    return s->place.nice_now == wanted_nice(s);
+    return true;
+}
+
+/* The group has its own weight then. */
+bool mf__placement_may_sleep(struct mf_session *s)
+{
+    if (atomic_load(&s->place_mode) == MF__PLACE_YIELDING && !readers_rest(s))
+        return false;
+    s->place.lively = s->place.catches_up = false;
+    set_group_nice(s, s->place.group_nice);
+    return s->place.nice_now == s->place.group_nice;
 }
 
 /* From now on; nothing that went before counts. */
