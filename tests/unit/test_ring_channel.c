@@ -1358,6 +1358,17 @@ Test(ring_channel, all_entries_come_back_at_the_end)
     finish_threads();
 }
 
+Test(ring_channel, nothing_is_waited_for_from_a_ring_that_was_refused)
+{
+    begin(2);
+    mf__vk_set_fault(
+        p.vk, &(struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_REGISTER, .skip = 4, .count = 4, .error = -ENOMEM });
+    while (mf__ring_state(ring) >= 0)
+        cr_assert_eq(receive(), -EINTR);
+    cr_expect(mf__ring_take_back(ring));
+    finish();
+}
+
 Test(ring_channel, an_answer_that_waits_at_the_end_takes_its_entry_along)
 {
     pthread_t thread;
