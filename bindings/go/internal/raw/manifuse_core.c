@@ -13357,7 +13357,8 @@ bool mf__ring_take_back(struct mf__channel *ch)
 
     for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
         n += come_back(r, &own->u);
-    return atomic_fetch_add(&r->gone, n) + n >= r->armed;
+    /* One that was refused never had a request under way, and not each of its entries tells that it is gone. */
+    return atomic_fetch_add(&r->gone, n) + n >= r->armed || atomic_load(&r->state) < 0;
 }
 
 static int ring_clone(struct mf__channel *ch, struct mf__channel **out)
