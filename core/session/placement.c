@@ -419,13 +419,14 @@ static bool one_at_a_time(const struct waits *w)
 /*
  * No CPU is idle, and the readers, who have work, are not the reason, or copy what their clients stream: there the
  * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since
- * idle time comes in steps. But the longer readers count for nothing, the likelier is one who computes to be moved to
+ * idle time comes in steps, and over more where readers had little to do. But the longer readers count for nothing, the likelier is one who computes to be moved to
  * their CPU: if after a pause no CPU is idle while requests come one at a time, the first look will do.
  */
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
     uint64_t window = now_ns - s->place.window_ns;
     uint64_t capacity, idle_ns;
+    bool none_idle;
     long cpus;
 
     s->place.ran_ns += w->ran;
@@ -438,13 +439,13 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     idle_ns -= s->place.idle_ns;
-    if (s->place.window_turns <= ENOUGH_TURNS && idle_ns < capacity / 20 && window < LONG_WINDOW_NS)
+    none_idle = idle_ns < capacity / 20;
+    if (none_idle && s->place.window_turns <= ENOUGH_TURNS && window < LONG_WINDOW_NS)
         return s->place.crowded;
     s->place.idle_cpu = idle_ns > capacity / 5;
     s->place.full = idle_ns < capacity / 3;
     s->place.clients_compute = s->place.ran_ns * 3 / 2 + idle_ns < capacity;
-    s->place.crowded = s->place.window_turns && idle_ns < capacity / 20 &&
-                       (streams(w) || s->place.ran_ns < capacity * 3 / 10);
+    s->place.crowded = none_idle && s->place.window_turns && (streams(w) || s->place.ran_ns < capacity * 3 / 10);
     begin_window(s, now_ns, s->place.idle_ns + idle_ns);
     return s->place.crowded;
 }

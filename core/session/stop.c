@@ -187,6 +187,19 @@ static void shut_rings(struct mf_session *s)
     mf__rings_shut(s);
 }
 
+/* Those who do not leave by themselves. */
+static void force_readers(struct mf_session *s)
+{
+    mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
+             atomic_load(&s->alive), s->opts.stop_timeout_ms);
+    force(s);
+    if (wait_readers(s, mf__now_ns() + AFTER_ABORT_NS))
+        return;
+    mf__logf(&s->log, MF_LOG_ERROR, "handlers of %u readers do not return; they are left behind",
+             atomic_load(&s->alive));
+    s->abandoned = true;
+}
+
 int mf__end_service(struct mf_session *s)
 {
     uint64_t limit = s->opts.stop_timeout_ms * 1000000ull;
@@ -198,18 +211,10 @@ int mf__end_service(struct mf_session *s)
         rc = mf__unmount_own(s);
     mf__monitor_stop(s);
     atomic_store(&s->stop, 1);
-    if (wait_readers(s, mf__now_ns() + limit)) {
-        shut_rings(s);
-        return rc;
-    }
-    mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
-             atomic_load(&s->alive), s->opts.stop_timeout_ms);
-    force(s);
-    if (!wait_readers(s, mf__now_ns() + AFTER_ABORT_NS)) {
-        mf__logf(&s->log, MF_LOG_ERROR, "handlers of %u readers do not return; they are left behind",
-                 atomic_load(&s->alive));
-        s->abandoned = true;
+    if (!wait_readers(s, mf__now_ns() + limit)) {
+        force_readers(s);
+        rc = -ETIMEDOUT;
     }
     shut_rings(s);
-    return -ETIMEDOUT;
+    return rc;
 }

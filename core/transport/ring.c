@@ -437,6 +437,30 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
     return 0;
 }
 
+/* ---- the end --------------------------------------------------------------------------------------- */
+
+static uint32_t come_back(struct ring *r, struct uring *u)
+{
+    struct mf__cqe cqe;
+    uint32_t n = 0;
+
+    (void)mf__ring_commit_waiting(r, u);
+    while (claim_cqe(r, u, &cqe))
+        n += cqe.user_data < r->count;
+    return n;
+}
+
+bool mf__ring_take_back(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t n = come_back(r, &r->u);
+
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        n += come_back(r, &own->u);
+    /* One that was refused never had a request under way, and not each of its entries tells that it is gone. */
+    return atomic_fetch_add(&r->gone, n) + n >= r->armed || atomic_load(&r->state) < 0;
+}
+
 /* ---- answers --------------------------------------------------------------------------------------- */
 
 /* Gather the body where the request's payload was. At most one piece lies in the entry's own memory. */
@@ -526,30 +550,6 @@ static int ring_write_raw(struct mf__channel *ch, const void *msg, size_t len)
     struct mf__channel *device = ring_of(ch)->opts.device;
 
     return device->ops->write_raw(device, msg, len);
-}
-
-/* ---- the end --------------------------------------------------------------------------------------- */
-
-static uint32_t come_back(struct ring *r, struct uring *u)
-{
-    struct mf__cqe cqe;
-    uint32_t n = 0;
-
-    (void)mf__ring_commit_waiting(r, u);
-    while (claim_cqe(r, u, &cqe))
-        n += cqe.user_data < r->count;
-    return n;
-}
-
-bool mf__ring_take_back(struct mf__channel *ch)
-{
-    struct ring *r = ring_of(ch);
-    uint32_t n = come_back(r, &r->u);
-
-    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
-        n += come_back(r, &own->u);
-    /* One that was refused never had a request under way, and not each of its entries tells that it is gone. */
-    return atomic_fetch_add(&r->gone, n) + n >= r->armed || atomic_load(&r->state) < 0;
 }
 
 static int ring_clone(struct mf__channel *ch, struct mf__channel **out)

@@ -26,7 +26,7 @@ TestSuite(session_ends, .init = setup, .timeout = 60);
 
 static pid_t clients[CLIENTS];
 
-static void start(int (*client)(void *))
+static void start(site_fn client)
 {
     for (int i = 0; i < CLIENTS; i++)
         clients[i] = site_start(client, NULL);

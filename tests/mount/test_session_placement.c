@@ -98,7 +98,7 @@ static unsigned yielding(void)
 static void skip_busy(void)
 {
     end();
-    cr_skip_test("needs a machine that is quiet for a moment within forty seconds");
+    cr_skip_test("needs a machine that is quiet for a moment");
 }
 
 /* Readers do not yield while others keep the machine busy. Where they should, it is for the test to say what is wrong. */
@@ -137,15 +137,12 @@ Test(placement, readers_of_the_device_yield_on_a_cpu_each)
 /* 20: this session has none. */
 static int session_nice(void)
 {
-    char text[64] = "";
-    int fd = open("/proc/self/autogroup", O_RDONLY | O_CLOEXEC);
-    int nice = 20;
+    char text[64], *nice;
 
-    if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && strstr(text, "nice "))
-        nice = atoi(strstr(text, "nice ") + strlen("nice "));
-    if (fd >= 0)
-        close(fd);
-    return getsid(0) == getpid() ? nice : 20;
+    if (getsid(0) != getpid() || mf__read_text("/proc/self/autogroup", text, sizeof(text)) < 0)
+        return 20;
+    nice = strstr(text, "nice ");
+    return nice ? atoi(nice + strlen("nice ")) : 20;
 }
 
 /* The program's other threads would starve beside others. */
@@ -224,12 +221,11 @@ static int32_t one_is_big(struct mf_call *call, struct fs_rig *r)
 static int read_stream(void *arg)
 {
     static char buf[1 << 20];
-    char path[128], name[16];
+    char path[SITE_PATH];
     int fd;
 
     (void)arg;
-    fs_name(BIG, name);
-    snprintf(path, sizeof(path), "%s/%s", site_point, name);
+    site_path(BIG, path);
     fd = open(path, O_RDONLY);
     if (fd < 0)
         return errno;
@@ -310,12 +306,11 @@ static void *answer_kept(void *arg)
 
 static int stat_often(void *arg)
 {
-    char path[128], name[16];
+    char path[SITE_PATH];
     struct stat st;
 
     (void)arg;
-    fs_name(FS_FILE0, name);
-    snprintf(path, sizeof(path), "%s/%s", site_point, name);
+    site_path(FS_FILE0, path);
     for (int i = 0; i < 2000; i++) {
         if (stat(path, &st) < 0)
             return errno;

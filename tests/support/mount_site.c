@@ -163,17 +163,24 @@ int site_read_gate(void *arg)
     return n == sizeof(buf) && fs_right(FS_GATE, 0, buf, sizeof(buf)) ? 0 : EBADMSG;
 }
 
+void site_path(uint64_t node, char path[SITE_PATH])
+{
+    char name[16];
+
+    fs_name(node, name);
+    snprintf(path, SITE_PATH, "%s/%s", site_point, name);
+}
+
 static int check_file(uint64_t node)
 {
     static uint8_t buf[65536];
     uint64_t at = 0;
-    char path[128], name[16];
+    char path[SITE_PATH];
     struct stat st;
     ssize_t n;
     int fd, rc = 0;
 
-    fs_name(node, name);
-    snprintf(path, sizeof(path), "%s/%s", site_point, name);
+    site_path(node, path);
     fd = open(path, O_RDONLY);
     if (fd < 0)
         return errno;
@@ -233,12 +240,11 @@ int site_load(void *arg)
 int site_read_on(void *arg)
 {
     static _Alignas(4096) uint8_t buf[4096];
-    char path[128], name[16];
+    char path[SITE_PATH];
     int fd, rc;
 
     (void)arg;
-    fs_name(FS_FILE0, name);
-    snprintf(path, sizeof(path), "%s/%s", site_point, name);
+    site_path(FS_FILE0, path);
     fd = open(path, O_RDONLY | O_DIRECT);
     while (fd >= 0 && pread(fd, buf, sizeof(buf), 0) >= 0)
         continue;

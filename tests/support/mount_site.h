@@ -21,8 +21,10 @@
 /* Skips the test with a reason where it cannot run. */
 void site_begin(void);
 extern char site_point[80]; /* an empty directory to mount at */
-bool site_mounted(void);    /* is there a mount at it? */
-bool site_gone(void);       /* the same, but waits for its end: up to ten seconds */
+#define SITE_PATH 128u
+void site_path(uint64_t node, char path[SITE_PATH]); /* of a file there */
+bool site_mounted(void);                             /* is there a mount at it? */
+bool site_gone(void);                                /* the same, but waits for its end: up to ten seconds */
 
 /* A child that runs fn; its result is the exit status. It is killed when its parent dies. */
 typedef int (*site_fn)(void *arg);

@@ -343,13 +343,19 @@ Test(ring_channel, a_queue_serves_with_fewer_entries)
     finish();
 }
 
-Test(ring_channel, nothing_left_of_a_queue_is_a_refusal)
+/* All entries of one queue, those of the other one are there. */
+static void begin_refused(void)
 {
     begin(2);
     mf__vk_set_fault(
         p.vk, &(struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_REGISTER, .skip = 4, .count = 4, .error = -ENOMEM });
     while (mf__ring_state(ring) >= 0)
         cr_assert_eq(receive(), -EINTR);
+}
+
+Test(ring_channel, nothing_left_of_a_queue_is_a_refusal)
+{
+    begin_refused();
     cr_expect_eq(refusals, 1);
     finish();
 }
@@ -1360,11 +1366,7 @@ Test(ring_channel, all_entries_come_back_at_the_end)
 
 Test(ring_channel, nothing_is_waited_for_from_a_ring_that_was_refused)
 {
-    begin(2);
-    mf__vk_set_fault(
-        p.vk, &(struct mf__vk_fault){ .op = FUSE_IO_URING_CMD_REGISTER, .skip = 4, .count = 4, .error = -ENOMEM });
-    while (mf__ring_state(ring) >= 0)
-        cr_assert_eq(receive(), -EINTR);
+    begin_refused();
     cr_expect(mf__ring_take_back(ring));
     finish();
 }

@@ -9369,13 +9369,14 @@ static bool one_at_a_time(const struct waits *w)
 /*
  * No CPU is idle, and the readers, who have work, are not the reason, or copy what their clients stream: there the
  * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since
- * idle time comes in steps. But the longer readers count for nothing, the likelier is one who computes to be moved to
+ * idle time comes in steps, and over more where readers had little to do. But the longer readers count for nothing, the likelier is one who computes to be moved to
  * their CPU: if after a pause no CPU is idle while requests come one at a time, the first look will do.
  */
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
     uint64_t window = now_ns - s->place.window_ns;
     uint64_t capacity, idle_ns;
+    bool none_idle;
     long cpus;
 
     s->place.ran_ns += w->ran;
@@ -9388,13 +9389,13 @@ static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns
     cpus = sysconf(_SC_NPROCESSORS_ONLN);
     capacity = window * (cpus > 0 ? (uint64_t)cpus : 1);
     idle_ns -= s->place.idle_ns;
-    if (s->place.window_turns <= ENOUGH_TURNS && idle_ns < capacity / 20 && window < LONG_WINDOW_NS)
+    none_idle = idle_ns < capacity / 20;
+    if (none_idle && s->place.window_turns <= ENOUGH_TURNS && window < LONG_WINDOW_NS)
         return s->place.crowded;
     s->place.idle_cpu = idle_ns > capacity / 5;
     s->place.full = idle_ns < capacity / 3;
     s->place.clients_compute = s->place.ran_ns * 3 / 2 + idle_ns < capacity;
-    s->place.crowded = s->place.window_turns && idle_ns < capacity / 20 &&
-                       (streams(w) || s->place.ran_ns < capacity * 3 / 10);
+    s->place.crowded = none_idle && s->place.window_turns && (streams(w) || s->place.ran_ns < capacity * 3 / 10);
     session_placement_begin_window(s, now_ns, s->place.idle_ns + idle_ns);
     return s->place.crowded;
 }
@@ -11498,6 +11499,19 @@ static void shut_rings(struct mf_session *s)
     mf__rings_shut(s);
 }
 
+/* Those who do not leave by themselves. */
+static void force_readers(struct mf_session *s)
+{
+    mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
+             atomic_load(&s->alive), s->opts.stop_timeout_ms);
+    force(s);
+    if (wait_readers(s, mf__now_ns() + AFTER_ABORT_NS))
+        return;
+    mf__logf(&s->log, MF_LOG_ERROR, "handlers of %u readers do not return; they are left behind",
+             atomic_load(&s->alive));
+    s->abandoned = true;
+}
+
 int mf__end_service(struct mf_session *s)
 {
     uint64_t limit = s->opts.stop_timeout_ms * 1000000ull;
@@ -11509,20 +11523,12 @@ int mf__end_service(struct mf_session *s)
         rc = mf__unmount_own(s);
     mf__monitor_stop(s);
     atomic_store(&s->stop, 1);
-    if (wait_readers(s, mf__now_ns() + limit)) {
-        shut_rings(s);
-        return rc;
-    }
-    mf__logf(&s->log, MF_LOG_ERROR, "%u readers are still in handlers after %u ms: the connection is aborted",
-             atomic_load(&s->alive), s->opts.stop_timeout_ms);
-    force(s);
-    if (!wait_readers(s, mf__now_ns() + AFTER_ABORT_NS)) {
-        mf__logf(&s->log, MF_LOG_ERROR, "handlers of %u readers do not return; they are left behind",
-                 atomic_load(&s->alive));
-        s->abandoned = true;
+    if (!wait_readers(s, mf__now_ns() + limit)) {
+        force_readers(s);
+        rc = -ETIMEDOUT;
     }
     shut_rings(s);
-    return -ETIMEDOUT;
+    return rc;
 }
 #undef AFTER_ABORT_NS
 
@@ -13246,6 +13252,30 @@ static int ring_receive(struct mf__channel *ch, struct mf__io *spare, struct mf_
     return 0;
 }
 
+/* ---- the end --------------------------------------------------------------------------------------- */
+
+static uint32_t come_back(struct ring *r, struct uring *u)
+{
+    struct mf__cqe cqe;
+    uint32_t n = 0;
+
+    (void)mf__ring_commit_waiting(r, u);
+    while (claim_cqe(r, u, &cqe))
+        n += cqe.user_data < r->count;
+    return n;
+}
+
+bool mf__ring_take_back(struct mf__channel *ch)
+{
+    struct ring *r = ring_of(ch);
+    uint32_t n = come_back(r, &r->u);
+
+    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
+        n += come_back(r, &own->u);
+    /* One that was refused never had a request under way, and not each of its entries tells that it is gone. */
+    return atomic_fetch_add(&r->gone, n) + n >= r->armed || atomic_load(&r->state) < 0;
+}
+
 /* ---- answers --------------------------------------------------------------------------------------- */
 
 /* Gather the body where the request's payload was. At most one piece lies in the entry's own memory. */
@@ -13335,30 +13365,6 @@ static int ring_write_raw(struct mf__channel *ch, const void *msg, size_t len)
     struct mf__channel *device = ring_of(ch)->opts.device;
 
     return device->ops->write_raw(device, msg, len);
-}
-
-/* ---- the end --------------------------------------------------------------------------------------- */
-
-static uint32_t come_back(struct ring *r, struct uring *u)
-{
-    struct mf__cqe cqe;
-    uint32_t n = 0;
-
-    (void)mf__ring_commit_waiting(r, u);
-    while (claim_cqe(r, u, &cqe))
-        n += cqe.user_data < r->count;
-    return n;
-}
-
-bool mf__ring_take_back(struct mf__channel *ch)
-{
-    struct ring *r = ring_of(ch);
-    uint32_t n = come_back(r, &r->u);
-
-    for (struct mf__own_ring *own = atomic_load(&r->owns); own; own = own->next)
-        n += come_back(r, &own->u);
-    /* One that was refused never had a request under way, and not each of its entries tells that it is gone. */
-    return atomic_fetch_add(&r->gone, n) + n >= r->armed || atomic_load(&r->state) < 0;
 }
 
 static int ring_clone(struct mf__channel *ch, struct mf__channel **out)
