@@ -3,7 +3,11 @@ package manifuse
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -233,6 +237,74 @@ func TestProcessors(t *testing.T) {
 	removeReader()
 	if n := runtime.GOMAXPROCS(before); n != before+10 {
 		t.Errorf("what the program set became %d", n)
+	}
+}
+
+// Many readers, of whom some sit in the system: the watchdog looks less often, each reader has a processor, and afterwards
+// all is as it was.
+func TestWatchdog(t *testing.T) {
+	const readers = 20
+	own := runtime.GOMAXPROCS(0)
+	var done atomic.Bool
+	var sleepers sync.WaitGroup
+	for range 8 {
+		sleepers.Add(1)
+		go func() {
+			defer sleepers.Done()
+			for ts := (syscall.Timespec{Nsec: 1e6}); !done.Load(); {
+				_ = syscall.Nanosleep(&ts, nil)
+			}
+		}()
+	}
+	defer sleepers.Wait()
+	defer done.Store(true)
+	settled := func() watchdog { // once nobody looks for it
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			processors.mu.Lock()
+			dog := processors.dog
+			processors.mu.Unlock()
+			if !dog.seeking {
+				return dog
+			}
+		}
+		t.Fatal("the search does not end")
+		return watchdog{}
+	}
+	settled()
+	for range readers {
+		addReader()
+	}
+	dog := settled()
+	if dog.tid == 0 {
+		t.Error("not found")
+	}
+	slack := func() string {
+		text, err := os.ReadFile(slackPath(dog.tid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(text))
+	}
+	want := own + min(readers, own+2)
+	if dog.denied {
+		t.Log("not permitted")
+	} else {
+		want = own + min(readers, max(own+2, calmProcessors))
+		if s := slack(); s != "500000" {
+			t.Errorf("its slack is %s ns", s)
+		}
+	}
+	if n := runtime.GOMAXPROCS(0); n != want {
+		t.Errorf("%d processors for %d readers, not %d", n, readers, want)
+	}
+	for range readers {
+		removeReader()
+	}
+	if n := runtime.GOMAXPROCS(0); n != own {
+		t.Errorf("%d processors afterwards, %d before", n, own)
+	}
+	if !dog.denied && slack() != dog.slack {
+		t.Errorf("its slack is %s ns afterwards, and was %s", slack(), dog.slack)
 	}
 }
 

@@ -9,27 +9,55 @@ import (
 // Go code runs on processors (GOMAXPROCS). A reader that has returned from a handler keeps its one until the runtime's
 // watchdog takes it away, 20 µs to 10 ms later, although it sits in the kernel: with as many readers as processors
 // a further reader's handler, or any goroutine of the program, waits for that. So there are some more of them while
-// readers run; the system still runs no more threads than there are CPUs.
+// readers run; the system still runs no more threads than there are CPUs. Many more would have the watchdog look at each
+// of them 14,000 times a second: there is one for each reader only where it can be made to look less often.
 var processors struct {
 	mu      sync.Mutex
 	readers int
 	own     int // before there were readers
 	set     int // what was set for them; 0 = nothing
+	dog     watchdog
 }
+
+// With one for each of up to so many readers the collector, which works on a quarter of the processors, has some threads more.
+const calmProcessors = 32
 
 func addReader() {
 	p := &processors
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := runtime.GOMAXPROCS(0)
 	if p.set == 0 {
-		p.own = now
+		p.own = runtime.GOMAXPROCS(0)
 	}
 	p.readers++
-	if want := p.own + min(p.readers, p.own+2); want > now {
+	fitProcessors()
+	if p.readers > p.own+2 && p.dog.seek() {
+		go calmWatchdog()
+	}
+}
+
+// fitProcessors sets as many as the readers are to have, mu held. There are no fewer until the last reader has gone.
+func fitProcessors() {
+	p := &processors
+	most := p.own + 2
+	if p.dog.calm() {
+		most = max(most, calmProcessors)
+	}
+	if want := p.own + min(p.readers, most); want > runtime.GOMAXPROCS(0) {
 		runtime.GOMAXPROCS(want)
 		p.set = want
 	}
+}
+
+// calmWatchdog looks for the watchdog for a while. It is there to be found where handlers wait, which is what for readers
+// become many.
+func calmWatchdog() {
+	p := &processors
+	tid, found := findWatchdog()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dog.sought(tid, found && p.readers > p.own+2)
+	fitProcessors()
 }
 
 // The last one takes back what was set, unless the program has set something else meanwhile.
@@ -37,10 +65,11 @@ func removeReader() {
 	p := &processors
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.readers--; p.readers > 0 || p.set == 0 {
+	if p.readers--; p.readers > 0 {
 		return
 	}
-	if runtime.GOMAXPROCS(0) == p.set {
+	p.dog.release()
+	if p.set != 0 && runtime.GOMAXPROCS(0) == p.set {
 		runtime.GOMAXPROCS(p.own)
 	}
 	p.set = 0
