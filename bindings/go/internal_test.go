@@ -289,7 +289,7 @@ func TestWatchdog(t *testing.T) {
 	if dog.denied {
 		t.Log("not permitted")
 	} else {
-		want = own + min(readers, max(own+2, calmProcessors))
+		want = own + min(readers, max(own+2, calmShare*own))
 		if s := slack(); s != "500000" {
 			t.Errorf("its slack is %s ns", s)
 		}
