@@ -18,6 +18,11 @@
 // there is more than one reader. A method may block as any Go function may; it then occupies its reader.
 // [Request.Defer] lets it answer later and gives the reader back.
 //
+// While readers run, GOMAXPROCS is up to twice what the program has, and two more: a reader keeps a processor for a while
+// after each call. Where methods block often it is up to five times that, and the thread by which the runtime looks after
+// threads that block does so every half millisecond, not every 20 to 70 µs: without CAP_SYS_NICE neither is done. Timers
+// may be as much later then. All of it ends with the last reader; a value that the program sets meanwhile stays.
+//
 // # Errors
 //
 // A [syscall.Errno] inside an error is the answer. What [io/fs] and [context] call ErrNotExist, ErrExist,
