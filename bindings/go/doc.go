@@ -19,9 +19,10 @@
 // [Request.Defer] lets it answer later and gives the reader back.
 //
 // While readers run, GOMAXPROCS is up to twice what the program has, and two more: a reader keeps a processor for a while
-// after each call. Where methods block often it is up to five times that, and the thread by which the runtime looks after
-// threads that block does so every half millisecond, not every 20 to 70 µs: without CAP_SYS_NICE neither is done. Timers
-// may be as much later then. All of it ends with the last reader; a value that the program sets meanwhile stays.
+// after each call. Where there are many, because methods block often or the program asks for them, it is up to five times
+// that, and the thread by which the runtime looks after others that block does so every half millisecond, not every 20 to
+// 70 µs: without CAP_SYS_NICE neither is done. Timers may be as much later then, and stay so on threads that the runtime
+// starts meanwhile; all else ends with the last reader. A value that the program sets meanwhile stays.
 //
 // # Errors
 //

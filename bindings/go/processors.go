@@ -32,15 +32,20 @@ func addReader() {
 	}
 	p.readers++
 	fitProcessors()
-	if p.readers > p.own+2 && p.dog.seek() {
+	if manyReaders() && p.dog.seek() {
 		go calmWatchdog()
 	}
 }
 
+// usualProcessors is how many readers have one more each, mu held.
+func usualProcessors() int { return processors.own + 2 }
+
+func manyReaders() bool { return processors.readers > usualProcessors() }
+
 // fitProcessors sets as many as the readers are to have, mu held. There are no fewer until the last reader has gone.
 func fitProcessors() {
 	p := &processors
-	most := p.own + 2
+	most := usualProcessors()
 	if p.dog.calm() {
 		most = max(most, calmShare*p.own)
 	}
@@ -50,14 +55,14 @@ func fitProcessors() {
 	}
 }
 
-// calmWatchdog looks for the watchdog for a while. It is there to be found where handlers wait, and only there readers
-// become many.
+// calmWatchdog looks for the watchdog for a while: it is to be found while requests come, whose handlers' waiting is what
+// makes readers many, if the program did not ask for as many.
 func calmWatchdog() {
 	p := &processors
 	tid, found := findWatchdog()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.dog.sought(tid, found && p.readers > p.own+2)
+	p.dog.sought(tid, found && manyReaders())
 	fitProcessors()
 }
 

@@ -16,7 +16,7 @@ import (
 // asleep for 10 ms it costs a tenth of all calls. The runtime has no way to say how often. The kernel has one to say that a
 // thread's sleeps need not be exact (proc_pid_timerslack_ns(5), Linux 4.6); of another thread it takes CAP_SYS_NICE, without
 // which all stays as it is. All else that the watchdog is for is a matter of 10 ms. Threads that it starts inherit the
-// slack: Go's timers, whose unit is a millisecond where a program has nothing to do, may be as much later.
+// slack and keep it: Go's timers, whose unit is a millisecond where a program has nothing to do, may be as much later.
 const watchdogSlack = 500 * time.Microsecond
 
 // To find it: who is seen so often asleep in the runtime's usleep, others being there for microseconds at most.

@@ -9369,8 +9369,9 @@ static bool one_at_a_time(const struct waits *w)
 /*
  * No CPU is idle, and the readers, who have work, are not the reason, or copy what their clients stream: there the
  * scheduler moves no client to an idle CPU, so that nothing is to be had by yielding. Looked at over some looks, since
- * idle time comes in steps, and over more where readers had little to do. But the longer readers count for nothing, the likelier is one who computes to be moved to
- * their CPU: if after a pause no CPU is idle while requests come one at a time, the first look will do.
+ * idle time comes in steps, and over more where readers had little to do. But the longer readers count for nothing, the
+ * likelier is one who computes to be moved to their CPU: if after a pause no CPU is idle while requests come one at a time,
+ * the first look will do.
  */
 static bool crowded(struct mf_session *s, const struct waits *w, uint64_t now_ns)
 {
