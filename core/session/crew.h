@@ -50,6 +50,7 @@ struct mf__crew {
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
     bool taken;      /* a member, at the end of the last one */
+    uint64_t asked;  /* requests on the ring, at placement's last look */
 };
 
 /* Divide the readers into crews; called once, before they start, with the lock held. 0 or -ENOMEM. */

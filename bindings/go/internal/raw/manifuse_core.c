@@ -2547,6 +2547,7 @@ struct mf__crew {
     uint32_t ticks;
     uint32_t window; /* ticks without need after which it shrinks */
     bool taken;      /* a member, at the end of the last one */
+    uint64_t asked;  /* requests on the ring, at placement's last look */
 };
 
 /* Divide the readers into crews; called once, before they start, with the lock held. 0 or -ENOMEM. */
@@ -9220,19 +9221,30 @@ struct waits {
     uint64_t foreign; /* answers that other threads gave */
     uint64_t in_hand; /* requests that nobody has answered yet */
     uint32_t starved; /* readers that did not run at all, though they could */
+    bool spread;      /* requests came on all rings, much the same on each: clients are on all CPUs */
     bool unfit;       /* the session is not for yielding, whatever others do */
 };
 
 static void look_at_rings(struct mf_session *s, struct waits *w)
 {
+    uint64_t behind = 0, least = UINT64_MAX, most = 0;
     struct mf__ring_counts n;
-    uint64_t behind = 0;
 
-    for (uint32_t i = 0; i < s->ring_count; i++) {
-        mf__ring_counts(s->rings[i], &n);
+    for (uint32_t i = 0; i < s->crew_count; i++) {
+        struct mf__crew *c = &s->crews[i];
+        uint64_t asked;
+
+        if (!c->ring)
+            continue;
+        mf__ring_counts(c->ring, &n);
         behind += n.behind;
+        asked = n.requests - c->asked;
+        c->asked = n.requests;
+        least = asked < least ? asked : least;
+        most = asked > most ? asked : most;
     }
     w->behind = behind - s->place.behind;
+    w->spread = least >= most / 4;
     s->place.behind = behind;
 }
 
@@ -9336,7 +9348,7 @@ static bool better_apart(struct mf_session *s, const struct waits *w)
     bool apart = streams(w) && (s->place.on_device ? w->ran < w->elapsed * 3 / 4 : waits);
 
     s->place.apart_looks = apart ? s->place.apart_looks + 1 : 0;
-    if (apart && s->place.apart_proved)
+    if (apart && s->place.apart_proved && !w->spread)
         return true; /* as it was the last time */
     return s->place.apart_looks >= APART_LOOKS && s->place.clients_compute && s->place.idle_cpu;
 }
@@ -9353,7 +9365,7 @@ static bool starved_apart(const struct waits *w)
  */
 static bool better_together(struct mf_session *s, const struct waits *w, uint64_t age)
 {
-    bool done = w->requests >= STREAM_REQUESTS && !streams(w);
+    bool done = w->requests >= STREAM_REQUESTS && (!streams(w) || w->spread);
     bool full = s->place.on_device && w->ran > w->elapsed * 9 / 10;
 
     s->place.apart_proved = s->place.clients_compute && !s->place.on_device;
