@@ -401,10 +401,12 @@ def checks(b: Bench, rows: list[str]) -> list[Check]:
 
 
 def idle_checks(found: list[dict[str, Any]]) -> list[Check]:
-    """Memory is compared with what libfuse takes at most on the same transport, if it was measured there."""
-    rss = {i["row"]: i["rss_mib"] for i in found}
+    """Memory is compared with what libfuse takes at most on the same transport, if it was measured there: the
+    proportional share (PSS), for most of a small program's resident pages (RSS) are libc's, and how many of these
+    a process has mapped depends on where the kernel happened to put them."""
+    pss = {i["row"]: i["pss_mib"] for i in found}
     device, ring = (
-        max((v for k, v in rss.items() if k.startswith("libfuse") and k.endswith("-ring") == on_ring), default=None)
+        max((v for k, v in pss.items() if k.startswith("libfuse") and k.endswith("-ring") == on_ring), default=None)
         for on_ring in (False, True)
     )
     result: list[Check] = []
@@ -413,7 +415,7 @@ def idle_checks(found: list[dict[str, Any]]) -> list[Check]:
             result += check(i["row"], "idle", "share of a CPU", [i["cpu_share"]], IDLE_LIMIT, least=False)
         if i["row"].startswith("c-"):
             libfuse = ring if i["row"] == "c-ring" and ring else device
-            of_theirs = [i["rss_mib"] / libfuse] if libfuse else []
+            of_theirs = [i["pss_mib"] / libfuse] if libfuse else []
             result += check(i["row"], "idle", "memory, of libfuse's", of_theirs, 1.0, least=False)
     return result
 

@@ -195,16 +195,20 @@ Test(placement, free_is_free)
 
 /* ---- streams --------------------------------------------------------------------------------------------------- */
 
-#define BIG FS_SINK
 #define BIG_SIZE (256u << 20)
 
-/* One file is large, and cached by the kernel while it is open. */
-static int32_t one_is_big(struct mf_call *call, struct fs_rig *r)
+static bool is_big(uint64_t node)
+{
+    return node == FS_GATE || node == FS_SINK;
+}
+
+/* Two files are large, and cached by the kernel while they are open. */
+static int32_t two_are_big(struct mf_call *call, struct fs_rig *r)
 {
     int32_t rc;
 
     (void)r;
-    if (call->node != BIG && call->op != MF_OP_LOOKUP)
+    if (!is_big(call->node) && call->op != MF_OP_LOOKUP)
         return FS_DEFAULT;
     if (call->op == MF_OP_READ) {
         call->answer.data_len = call->length;
@@ -213,19 +217,26 @@ static int32_t one_is_big(struct mf_call *call, struct fs_rig *r)
     rc = fs_answer(call, NULL);
     if (call->op == MF_OP_OPEN)
         call->answer.open_flags = 0;
-    else if (rc == 0 && (call->op == MF_OP_GETATTR || call->answer.node == BIG))
+    else if (rc == 0 && (call->op == MF_OP_GETATTR || is_big(call->answer.node)))
         call->answer.attr.size = BIG_SIZE;
     return rc;
 }
 
+struct stream {
+    uint64_t node;
+    cpu_set_t cpus; /* of its client */
+};
+
 static int read_stream(void *arg)
 {
     static char buf[1 << 20];
+    const struct stream *stream = arg;
     char path[SITE_PATH];
     int fd;
 
-    (void)arg;
-    site_path(BIG, path);
+    if (sched_setaffinity(0, sizeof(stream->cpus), &stream->cpus) < 0)
+        return errno;
+    site_path(stream->node, path);
     fd = open(path, O_RDONLY);
     if (fd < 0)
         return errno;
@@ -238,21 +249,77 @@ static int read_stream(void *arg)
 
 Test(placement, one_reader_of_the_device_serves_a_stream)
 {
+    struct stream stream = { FS_SINK, all };
     struct mf__crew *device;
     bool one = false;
 
-    rig.script = one_is_big;
+    rig.script = two_are_big;
     serve_yielding();
     WALK_UNTIL(yielding() == (unsigned)CPU_COUNT(&all));
     device = &rig.s->crews[0];
     for (uint64_t to = forty_seconds_from_now(); !one && mf__now_ns() < to;) {
-        cr_assert_eq(site_run(read_stream, NULL), 0);
+        cr_assert_eq(site_run(read_stream, &stream), 0);
         one = device->members == 1 && strstr(fs_info(&rig).placement, "one of them serves all");
     }
     if (!one && atomic_load(&rig.s->place_mode) == MF__PLACE_PLAIN)
         skip_if_busy();
     cr_expect(one, "%u members; %s", (unsigned)device->members, fs_info(&rig).placement);
     WALK_UNTIL(yielding() == (unsigned)CPU_COUNT(&all));
+    end();
+}
+
+/* For some seconds. */
+static int read_streams(void *arg)
+{
+    int rc = 0;
+
+    for (int i = 0; rc == 0 && i < 16; i++)
+        rc = read_stream(arg);
+    return rc;
+}
+
+static uint32_t start_on_each_cpu(pid_t pids[MAX_CPUS])
+{
+    uint32_t n = 0;
+
+    for (int i = 0; n < (uint32_t)CPU_COUNT(&all); i++) {
+        struct stream stream = { .node = n % 2 ? FS_GATE : FS_SINK };
+
+        CPU_ZERO(&stream.cpus);
+        CPU_SET(i, &stream.cpus);
+        if (CPU_ISSET(i, &all))
+            pids[n++] = site_start(read_streams, &stream);
+    }
+    return n;
+}
+
+/* What was right for one stream ends with it, not a second later: no CPU is free for readers of their own. */
+Test(placement, readers_of_rings_serve_streams_on_all_cpus_together)
+{
+    struct stream stream = { FS_SINK, all };
+    pid_t pids[MAX_CPUS];
+    uint64_t started;
+    uint32_t n;
+
+    rig.opts.uring = MF_URING_AUTO;
+    rig.script = two_are_big;
+    serve_yielding();
+    if (!rig.s->ring_count) {
+        end();
+        cr_skip_test("needs the kernel's parameter enable_uring");
+    }
+    for (uint64_t to = forty_seconds_from_now();
+         atomic_load(&rig.s->place_mode) != MF__PLACE_APART && mf__now_ns() < to;)
+        cr_assert_eq(site_run(read_stream, &stream), 0);
+    if (atomic_load(&rig.s->place_mode) != MF__PLACE_APART)
+        skip_busy();
+    n = start_on_each_cpu(pids);
+    started = mf__now_ns();
+    while (atomic_load(&rig.s->place_mode) == MF__PLACE_APART && mf__now_ns() < started + 2 * MF_SECOND)
+        usleep(10000);
+    cr_expect_lt(mf__now_ns() - started, MF_SECOND / 2);
+    for (uint32_t i = 0; i < n; i++)
+        cr_expect_eq(site_end(pids[i]), 0);
     end();
 }
 
