@@ -8977,8 +8977,9 @@ int mf_notify_inval_entry(struct mf_session *s, uint64_t parent, const char *nam
  * this is the ordinary case of sessions whose handlers may start threads and programs: inherit.c sets those free.
  *
  * A stream that is read ahead is another matter: the client copies what it has got while the reader could bring the
- * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room. On the
- * device one is enough for such a client: two take turns with it and with each other.
+ * next. One CPU for both would have them take turns, so there the readers run apart, wherever there is room: where streams
+ * are read on every CPU there is none, and they are together again at the next look. On the device one is enough for such a
+ * client: two take turns with it and with each other.
  */
 
 
