@@ -294,7 +294,7 @@ static void look_at_rings(struct mf_session *s, struct waits *w)
         most = asked > most ? asked : most;
     }
     w->behind = behind - s->place.behind;
-    w->spread = least >= most / 4;
+    w->spread = s->ring_count && least >= most / 4;
     s->place.behind = behind;
 }
 
