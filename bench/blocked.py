@@ -18,7 +18,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable
@@ -52,6 +53,26 @@ BARE_C = bare_loops("", "build/bench/{}", " --slow")
 BARE_PYTHON = bare_loops("-python", "build/venv/bin/python bench/handlers/bare.py build/bench/bare_{}.so")
 BARE = BARE_C + BARE_PYTHON
 BARE_SCENARIOS = ("unloaded", "sleep1ms", "foreign1ms", "sleep10ms-1in100")
+
+# Each language's peers, as they come and with as many threads as the bare loop.
+LIBFUSE = "build/bench/libfuse_null {mnt} --slow"
+MFUSEPY = "build/bench-venv/bin/python bench/peers/mfusepy_null.py {mnt} --slow"
+PYFUSE3 = "build/bench-venv/bin/python bench/peers/pyfuse3_null.py {mnt} --slow"
+PEERS = (
+    Server("slow-libfuse", "c", "auto", LIBFUSE),
+    Server("slow-libfuse-32", "c", "32 threads", LIBFUSE + " --readers 32"),
+    Server("slow-mfusepy", "python", "auto", MFUSEPY),
+    Server("slow-mfusepy-32", "python", "32 threads", MFUSEPY + " --threads 32"),
+    Server("slow-pyfuse3", "python", "1", PYFUSE3),
+    Server("slow-go-fuse", "go", "auto", "build/bench/gofuse-null {mnt} --slow"),
+)
+IN_HANDLERS = ("unloaded", "sleep1ms", "sleep10ms-1in100")  # the others' handlers answer when they return
+PEER_SCENARIOS = {"c": BARE_SCENARIOS, "python": IN_HANDLERS, "go": IN_HANDLERS}
+
+
+def peer(text: str) -> Server:
+    return replace(extra(text), family="c")
+
 
 ROWS = (
     *(Server(f"slow-{lang}-{transport}", f"slow-{lang}", "auto", command + option, transport=transport)
@@ -108,8 +129,9 @@ class Load:
 class Bench:
     """Samples by row and scenario; what scenarios share."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, peers: Sequence[Server]) -> None:
         self.seconds = seconds
+        self.peers = peers  # that rows of their language are compared with
         self.samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
 
     def load(self, running: Running, op: str, clients: int, name: str, cpus: Set[int] = frozenset()) -> Sample:
@@ -256,6 +278,8 @@ def wanted(server: Server, scenario: str) -> bool:
     """Rows with a given number of readers are there for what readers bring."""
     if server in BARE:
         return scenario in BARE_SCENARIOS
+    if server.family in PEER_SCENARIOS:
+        return scenario in PEER_SCENARIOS[server.family]
     return server.layout == "auto" or scenario == "sleep5ms"
 
 
@@ -328,9 +352,9 @@ def at_rest(servers: list[Server], seconds: float) -> tuple[list[dict[str, Any]]
 
 
 def check(row: str, scenario: str, what: str, values: Sequence[float], limit: float, least: bool = True,
-          bare: float | None = None, apart: float | None = None) -> list[Check]:  # fmt: skip
-    """values: one, or one of each round; bare: what the best loop without engine reaches by the same measure; apart:
-    the same with clients apart."""
+          bare: float | None = None, apart: float | None = None, peer: float | None = None) -> list[Check]:  # fmt: skip
+    """values: one, or one of each round; by the same measure, bare: what the best loop without engine reaches; apart:
+    the same with clients apart; peer: the language's best other library."""
     if not values:
         return []
     value = float(median(values))
@@ -339,7 +363,7 @@ def check(row: str, scenario: str, what: str, values: Sequence[float], limit: fl
     doubt = len(values) > 1 and leaves_in_doubt([(v >= limit) == least or v == limit for v in values])
     return [{"row": row, "scenario": scenario, "what": what, "value": value, "limit": limit, "least": least,
              "holds": holds, "bare": bare, "out_of_reach": beyond, "doubtful": doubt and not holds and not beyond,
-             "apart": apart}]  # fmt: skip
+             "apart": apart, "peer": peer}]  # fmt: skip
 
 
 def shared_cpus(clients: int, away_s: float, work_s: float, others: int) -> float:
@@ -357,13 +381,17 @@ def shared_cpus(clients: int, away_s: float, work_s: float, others: int) -> floa
 
 def check_beside(b: Bench, row: str, scenario: str, key: str, what: str, other: tuple[str, str, str], limit: float,
                  least: bool) -> list[Check]:  # fmt: skip
-    """What a row is of something else, and the best loop without engine of the same."""
+    """What a row is of something else; and what the best loop without engine is of it, and the best peer."""
+
+    def best(servers: Iterable[Server]) -> float | None:
+        ratios = (b.paired(s.name, scenario, key, other) for s in servers)
+        return (max if least else min)((float(median(values)) for values in ratios if values), default=None)
+
     loops = BARE_PYTHON if "-python-" in row else BARE_C
-    ratios = (b.paired(s.name, scenario, key, other) for s in loops if row.endswith(s.transport))
-    bare = [float(median(values)) for values in ratios if values]
     apart = b.paired(row, scenario, key.replace("stat", "apart"), other) if key.startswith("stat") else []
     return check(row, scenario, what, b.paired(row, scenario, key, other), limit, least,
-                 bare=(max if least else min)(bare, default=None), apart=median(apart) if apart else None)  # fmt: skip
+                 bare=best(s for s in loops if row.endswith(s.transport)), apart=median(apart) if apart else None,
+                 peer=best(s for s in b.peers if s.family == row.split("-")[1]))  # fmt: skip
 
 
 def check_row(b: Bench, row: str) -> list[Check]:
@@ -485,7 +513,7 @@ def collect(b: Bench) -> list[dict[str, Any]]:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    b = Bench(args.seconds)
+    b = Bench(args.seconds, [*PEERS, *args.peer])
     data: dict[str, Any] = {
         "format": 2,
         "machine": machine(),
@@ -496,7 +524,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     try:
         if args.idle:
             data["idle"], servers = at_rest(chosen(SERVERS, IDLE_ROWS) + args.extra, args.idle)
-        rows = chosen(ROWS + BARE, args.rows)
+        rows = chosen((*ROWS, *BARE, *b.peers), args.rows)
         fleet = SlowFleet([s for s in rows if any(wanted(s, name) for name in args.scenarios)])
         with cleaned_up(fleet):
             fleet.start()
@@ -520,6 +548,10 @@ def main() -> int:
     p.add_argument(
         "--extra", type=extra, action="append", default=[], metavar="NAME=COMMAND", help="one more idle server"
     )
+    p.add_argument(
+        "--peer", type=peer, action="append", default=[], metavar="NAME=COMMAND",
+        help="one more server beside C's rows: of slow handlers, as bench/peers/libfuse_null.c with --slow"
+    )  # fmt: skip
     p.add_argument("--json", type=Path, default=OUT / "blocked.json")
     args = p.parse_args()
     if any(s not in SCENARIOS for s in args.scenarios):

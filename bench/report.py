@@ -228,18 +228,19 @@ def slow_handlers(scenarios: Data | None) -> list[str]:
     for k in scenarios["checks"]:
         limit = f"{'≥' if k['least'] else '≤'} {k['limit']:g}"
         value = f"{k['value']:.5f}" if abs(k["value"]) < 0.01 else f"{k['value']:.2f}"
-        bare, apart = ("" if k[key] is None else f"{k[key]:.2f}" for key in ("bare", "apart"))
+        apart, bare, peer = ("" if k[key] is None else f"{k[key]:.2f}" for key in ("apart", "bare", "peer"))
         verdict = "holds" if k["holds"] else marked("MISSED", False, k["doubtful"])
         if k["out_of_reach"]:
             verdict = "missed, out of reach"
-        rows.append([f"`{k['row']}`", k["scenario"], k["what"], value, apart, bare, limit, verdict])
+        rows.append([f"`{k['row']}`", k["scenario"], k["what"], value, apart, bare, peer, limit, verdict])
     held = sum(k["holds"] for k in scenarios["checks"])
     beyond = sum(k["out_of_reach"] for k in scenarios["checks"])
     doubtful = sum(k["doubtful"] for k in scenarios["checks"])
     lines += [f"{held} of {len(rows)} requirements hold; {beyond} of the others are out of reach: the best loop "
               "without engine does not get there either. A question mark: the rounds do not tell which side of it they "
               f"are on ({doubtful}).", ""]  # fmt: skip
-    return lines + table(["row", "handlers", "what", "value", "clients apart", "bare loop", "required", ""], rows)
+    columns = ["row", "handlers", "what", "value", "clients apart", "bare loop", "best peer", "required", ""]
+    return lines + table(columns, rows)
 
 
 def handler_calls(t: Table) -> list[str]:

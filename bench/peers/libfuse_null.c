@@ -2,11 +2,12 @@
  * The filesystem `null` on libfuse's low-level API, the fastest that libfuse
  * offers.
  *
- *   libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s] [-o OPTION]
+ *   libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s] [--slow] [-o OPTION]
  *
  * -s: one thread, without the thread pool. Otherwise libfuse's pool of at most
  * N threads (default 10, libfuse's own default), which it starts on demand.
  * -o: an option for libfuse itself, such as newer versions' io_uring.
+ * --slow: the files are those of bench/slow_fs.h, whose readers wait.
  *
  * Unlike bench/responder.c: libfuse 3.14 speaks protocol 7.31, so it neither
  * asks for INIT_EXT nor needs to; and the receive buffer is sized by it.
@@ -21,7 +22,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <time.h>
+
+#include "../later.h"
 
 #define FILES 10000u
 #define FILE_SIZE (64u << 10)
@@ -38,7 +43,10 @@ struct options {
     unsigned readers;
     bool clone;
     bool single;
+    bool slow;
 };
+
+enum slow_file { SLOW_FAST, SLOW_1MS, SLOW_SOME_10MS, SLOW_FOREIGN_1MS, SLOW_FILES };
 
 static char zeros[MAX_WRITE];
 static _Atomic unsigned char made[MADE];
@@ -79,6 +87,17 @@ static fuse_ino_t find_made(const char *name)
     return n >= 0 && n < (int)MADE ? NODE_MADE0 + (fuse_ino_t)n : 0;
 }
 
+static fuse_ino_t find_slow(const char *name)
+{
+    static const char *const names[SLOW_FILES] = { "fast", "sleep1ms", "sleep10ms-1in100", "foreign1ms" };
+
+    for (unsigned i = 0; i < SLOW_FILES; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return NODE_FILE0 + i;
+    }
+    return 0;
+}
+
 static fuse_ino_t find_name(const char *name)
 {
     fuse_ino_t node;
@@ -104,9 +123,11 @@ static void null_init(void *user, struct fuse_conn_info *conn)
                                           FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_DIO));
 }
 
+/* user: the options, of all handlers. */
 static void null_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    struct fuse_entry_param e = { .ino = find_name(name) }; /* time-outs 0 */
+    const struct options *o = fuse_req_userdata(req);
+    struct fuse_entry_param e = { .ino = o->slow ? find_slow(name) : find_name(name) }; /* time-outs 0 */
 
     if (parent != FUSE_ROOT_ID || e.ino == 0) {
         fuse_reply_err(req, ENOENT);
@@ -138,8 +159,33 @@ static void null_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fuse_reply_open(req, fi);
 }
 
+static void reply_later(void *who, uint64_t unique, uint64_t length)
+{
+    (void)unique;
+    fuse_reply_buf(who, zeros, length);
+}
+
+/* What the file's name says is done. True: another thread answers. */
+static bool slow_read(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    static _Atomic unsigned count;
+    struct timespec sleep = { .tv_nsec = 0 };
+
+    if (ino == NODE_FILE0 + SLOW_1MS)
+        sleep.tv_nsec = 1000000;
+    else if (ino == NODE_FILE0 + SLOW_SOME_10MS && atomic_fetch_add(&count, 1) % 100 == 0)
+        sleep.tv_nsec = 10000000;
+    if (sleep.tv_nsec)
+        nanosleep(&sleep, NULL);
+    if (ino != NODE_FILE0 + SLOW_FOREIGN_1MS)
+        return false;
+    later_answer((struct later){ .answer = reply_later, .who = req, .length = size });
+    return true;
+}
+
 static void null_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
+    const struct options *o = fuse_req_userdata(req);
     off_t end = ino < NODE_BIG ? (off_t)FILE_SIZE : ino == NODE_BIG ? (off_t)BIG_SIZE : 0;
 
     (void)fi;
@@ -147,6 +193,8 @@ static void null_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, st
         size = 0;
     else if ((off_t)size > end - off)
         size = (size_t)(end - off);
+    if (o->slow && slow_read(req, ino, size))
+        return;
     fuse_reply_buf(req, zeros, size < MAX_WRITE ? size : MAX_WRITE);
 }
 
@@ -261,6 +309,8 @@ static void parse(int argc, char **argv, struct options *o)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-s") == 0)
             o->single = true;
+        else if (strcmp(argv[i], "--slow") == 0)
+            o->slow = true;
         else if (strcmp(argv[i], "--readers") == 0 && i + 1 < argc)
             o->readers = (unsigned)atoi(argv[++i]);
         else if (strcmp(argv[i], "--clone") == 0 && i + 1 < argc)
@@ -273,7 +323,7 @@ static void parse(int argc, char **argv, struct options *o)
             o->mountpoint = NULL, i = argc;
     }
     if (!o->mountpoint) {
-        fputs("usage: libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s] [-o OPTION]\n", stderr);
+        fputs("usage: libfuse_null MOUNTPOINT [--readers N] [--clone off|require] [-s] [--slow] [-o OPTION]\n", stderr);
         exit(2);
     }
 }
@@ -290,7 +340,9 @@ int main(int argc, char **argv)
         return 1;
     if (o.mount_options && (fuse_opt_add_arg(&args, "-o") < 0 || fuse_opt_add_arg(&args, o.mount_options) < 0))
         return 1;
-    se = fuse_session_new(&args, &null_ops, sizeof(null_ops), NULL);
+    if (o.slow && (prctl(PR_SET_TIMERSLACK, 1) != 0 || later_begin() != 0)) /* as in bench/slow_fs.h */
+        return 1;
+    se = fuse_session_new(&args, &null_ops, sizeof(null_ops), &o);
     fuse_opt_free_args(&args);
     if (!se)
         return 1;

@@ -1,7 +1,8 @@
 """The filesystem ``null`` on mfusepy (ctypes over libfuse 3's high-level API).
 
-    mfusepy_null.py MOUNTPOINT [--nothreads]
+    mfusepy_null.py MOUNTPOINT [--nothreads | --threads N] [--slow]
 
+--slow: the files are those of bench/slow_fs.h whose handlers sleep.
 What the library does not permit: its high-level layer works with paths, keeps
 its own table of nodes (so it answers OPENDIR itself; ENOSYS cannot be latched)
 and calls ``getattr`` for each LOOKUP.
@@ -10,11 +11,14 @@ and calls ``getattr`` for each LOOKUP.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import functools
+import itertools
 import os
 import stat
 import sys
+import time
 from typing import Any
 
 os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
@@ -25,6 +29,7 @@ FILES = 10000
 FILE_SIZE = 64 << 10
 BIG_SIZE = 4 << 30
 MAX_WRITE = 1 << 20
+PR_SET_TIMERSLACK = 29
 ENDED_BY_SIGNAL = 8  # what libfuse's main function returns after a signal
 
 ROOT = {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
@@ -96,14 +101,39 @@ class Null(mfusepy.Operations):
         return [".", "..", *(f"f{i:04}" for i in range(FILES)), "big"]
 
 
+class Slow(Null):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = itertools.count()
+
+    def getattr(self, path: str, fh: Any = None) -> dict[str, Any]:
+        if path in ("/fast", "/sleep1ms", "/sleep10ms-1in100"):
+            return FILE
+        if path == "/":
+            return ROOT
+        raise mfusepy.FuseOSError(errno.ENOENT)
+
+    def read(self, path: str, size: int, offset: int, fi: Any) -> bytes:
+        if path == "/sleep1ms":
+            time.sleep(0.001)
+        elif path == "/sleep10ms-1in100" and next(self.count) % 100 == 0:
+            time.sleep(0.01)
+        return super().read(path, size, offset, fi)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("mountpoint")
     parser.add_argument("--nothreads", action="store_true")
+    parser.add_argument("--threads", type=int, help="at most; libfuse's default is 10")
+    parser.add_argument("--slow", action="store_true")
     args = parser.parse_args()
+    if args.slow:
+        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # as in bench/slow_fs.h
+    limit = {} if args.threads is None else {"max_threads": args.threads}
     try:
         mfusepy.FUSE(
-            Null(),
+            Slow() if args.slow else Null(),
             args.mountpoint,
             raw_fi=True,
             foreground=True,
@@ -113,6 +143,7 @@ def main() -> int:
             entry_timeout=0,
             attr_timeout=0,
             negative_timeout=0,
+            **limit,
         )
     except RuntimeError as e:
         if e.args != (ENDED_BY_SIGNAL,):

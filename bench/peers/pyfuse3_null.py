@@ -1,7 +1,8 @@
 """The filesystem ``null`` on pyfuse3 (one thread, trio, libfuse 3's low-level API).
 
-    pyfuse3_null.py MOUNTPOINT
+    pyfuse3_null.py MOUNTPOINT [--slow]
 
+--slow: the files are those of bench/slow_fs.h whose handlers sleep (in trio).
 What the library does not permit: it sets no ``max_write`` of its own (libfuse's
 128 KiB holds), always answers RELEASE and OPENDIR through Python, and serves
 from one thread.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import itertools
 import os
 import signal
 import stat
@@ -107,6 +109,27 @@ class Null(pyfuse3.Operations):
                 break
 
 
+class Slow(Null):
+    NAMES = (b"fast", b"sleep1ms", b"sleep10ms-1in100")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = itertools.count()
+
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        if name not in self.NAMES:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        return attributes(NODE_FILE0 + self.NAMES.index(name))
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        name = self.NAMES[fh - NODE_FILE0]
+        if name == b"sleep1ms":
+            await trio.sleep(0.001)
+        elif name == b"sleep10ms-1in100" and next(self.count) % 100 == 0:
+            await trio.sleep(0.01)
+        return await super().read(fh, off, size)
+
+
 async def serve() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop_on_signal, nursery)
@@ -124,11 +147,12 @@ async def stop_on_signal(nursery: trio.Nursery) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("mountpoint")
+    parser.add_argument("--slow", action="store_true")
     args = parser.parse_args()
     options = set(pyfuse3.default_options)
     options.discard("default_permissions")
     options |= {"fsname=pyfuse3", "allow_other"}
-    pyfuse3.init(Null(), args.mountpoint, options)
+    pyfuse3.init(Slow() if args.slow else Null(), args.mountpoint, options)
     try:
         trio.run(serve)
     finally:

@@ -1,7 +1,9 @@
 // Command gofuse-null serves the filesystem null on go-fuse's raw API, the
 // fastest that go-fuse offers.
 //
-//	gofuse-null MOUNTPOINT
+//	gofuse-null MOUNTPOINT [--slow]
+//
+// --slow: the files are those of bench/slow_fs.h whose handlers sleep.
 //
 // The library starts and stops its own readers on one shared descriptor, at
 // most GOMAXPROCS+1 of them. Of bench/responder.c's INIT flags, INIT_EXT is set by
@@ -15,6 +17,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
@@ -28,6 +31,8 @@ const (
 	made0    = big + 1 // c000
 	made     = 256
 	maxWrite = 1 << 20
+
+	setTimerSlack = 29 // prctl
 )
 
 var (
@@ -185,12 +190,54 @@ func (null) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) 
 	return fuse.OK
 }
 
+var slowNames = []string{"fast", "sleep1ms", "sleep10ms-1in100"}
+
+// slow has files whose handlers sleep in the system, as those of bench/handlers/go do.
+type slow struct {
+	null
+	count *atomic.Uint64
+}
+
+func (slow) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	for i, n := range slowNames {
+		if n == name && h.NodeId == fuse.FUSE_ROOT_ID {
+			out.NodeId = file0 + uint64(i)
+			fillAttr(&out.Attr, out.NodeId)
+			return fuse.OK
+		}
+	}
+	return fuse.ENOENT
+}
+
+func sleep(d time.Duration) {
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setTimerSlack, 1, 0)
+	ts := syscall.NsecToTimespec(d.Nanoseconds())
+	for syscall.Nanosleep(&ts, &ts) == syscall.EINTR {
+	}
+}
+
+func (s slow) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	switch slowNames[in.NodeId-file0] {
+	case "sleep1ms":
+		sleep(time.Millisecond)
+	case "sleep10ms-1in100":
+		if s.count.Add(1)%100 == 0 {
+			sleep(10 * time.Millisecond)
+		}
+	}
+	return s.null.Read(cancel, in, buf)
+}
+
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: gofuse-null MOUNTPOINT")
+	if len(os.Args) < 2 || len(os.Args) > 3 || len(os.Args) == 3 && os.Args[2] != "--slow" {
+		fmt.Fprintln(os.Stderr, "usage: gofuse-null MOUNTPOINT [--slow]")
 		os.Exit(2)
 	}
-	server, err := fuse.NewServer(null{fuse.NewDefaultRawFileSystem()}, os.Args[1], &fuse.MountOptions{
+	var fs fuse.RawFileSystem = null{fuse.NewDefaultRawFileSystem()}
+	if len(os.Args) == 3 {
+		fs = slow{null{fuse.NewDefaultRawFileSystem()}, new(atomic.Uint64)}
+	}
+	server, err := fuse.NewServer(fs, os.Args[1], &fuse.MountOptions{
 		AllowOther:         true,
 		MaxWrite:           maxWrite,
 		DirectMountStrict:  true,
