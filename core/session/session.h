@@ -145,6 +145,9 @@ struct mf__reader {
     uint32_t same_looks;               /* looks in a row that found it in one handler; */
     uint64_t ticked_requests;          /* stats.requests at its last tick, */
     bool held;                         /* and whether it was asleep in one handler since the one before */
+    _Atomic uint32_t caller; /* whose request it took, of those that are timed; 0: of none since the last look */
+    uint32_t known_caller;   /* the monitor's: whom it looked at last, */
+    bool near;               /* and whether he is in the scheduling group of this process */
     struct mf__task_files files;
     uint32_t index;
     int fd;                   /* of ch, also when that is closed: for the statistics */

@@ -21,6 +21,7 @@ uint64_t mf__now_ns(void)
 static void begin_timing(struct mf__reader *r, struct mf__slot *slot, uint32_t opcode)
 {
     slot->received_ns = mf__now_ns();
+    atomic_store_explicit(&r->caller, slot->io.msg.hdr.pid, memory_order_relaxed);
     slot->sampled = r->sample % MF__LATENCY_SAMPLE == 0;
     r->counts_sleeps = r->cpu >= 0 && opcode < MF_STATS_OPS &&
                        atomic_load_explicit(&r->session->overlong[opcode], memory_order_relaxed) > 0;

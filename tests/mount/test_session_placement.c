@@ -59,6 +59,18 @@ static void serve_yielding(void)
 
 static _Atomic bool let_go; /* what handlers wait for that stay */
 
+static void end(void);
+
+static void serve_yielding_on_rings(void)
+{
+    rig.opts.uring = MF_URING_AUTO;
+    serve_yielding();
+    if (rig.s->ring_count)
+        return;
+    end();
+    cr_skip_test("needs the kernel's parameter enable_uring");
+}
+
 static void end(void)
 {
     let_go = true;
@@ -310,14 +322,9 @@ Test(placement, readers_of_rings_serve_streams_on_all_cpus_together)
     uint64_t started;
     uint32_t n;
 
-    rig.opts.uring = MF_URING_AUTO;
     rig.script = some_are_big;
     big_files = MAX_CPUS;
-    serve_yielding();
-    if (!rig.s->ring_count) {
-        end();
-        cr_skip_test("needs the kernel's parameter enable_uring");
-    }
+    serve_yielding_on_rings();
     for (uint64_t to = forty_seconds_from_now();
          atomic_load(&rig.s->place_mode) != MF__PLACE_APART && mf__now_ns() < to;)
         cr_assert_eq(site_run(read_stream, &stream), 0);
@@ -330,6 +337,49 @@ Test(placement, readers_of_rings_serve_streams_on_all_cpus_together)
     cr_expect_lt(mf__now_ns() - started, MF_SECOND / 2);
     for (uint32_t i = 0; i < n; i++)
         cr_expect_eq(site_end(pids[i]), 0);
+    end();
+}
+
+/* ---- one caller of this session -------------------------------------------------------------------------------- */
+
+static int stat_for_some_looks(void *in_own_session)
+{
+    uint64_t end_ns = mf__now_ns() + MF_SECOND / 5;
+    char path[SITE_PATH];
+    struct stat st;
+
+    if (in_own_session && setsid() < 0)
+        return errno;
+    site_path(FS_FILE0, path);
+    while (mf__now_ns() < end_ns) {
+        if (stat(path, &st) < 0)
+            return errno;
+    }
+    return 0;
+}
+
+static bool becomes(uint32_t mode, bool own_session)
+{
+    uint64_t to = mf__now_ns() + 10 * MF_SECOND;
+
+    while (atomic_load(&rig.s->place_mode) != mode && mf__now_ns() < to)
+        cr_assert_eq(site_run(stat_for_some_looks, own_session ? &rig : NULL), 0);
+    return atomic_load(&rig.s->place_mode) == mode;
+}
+
+/* The scheduler leaves it on its CPU anyway, and the reader need not be there before it has slept. */
+Test(placement, readers_of_rings_yield_to_strangers_and_not_to_one_caller_of_their_session)
+{
+    bool stands_back = true;
+
+    serve_yielding_on_rings();
+    for (int i = 0; i < 2 && stands_back; i++) {
+        stands_back = becomes(MF__PLACE_YIELDING, true);
+        if (stands_back && access("/proc/self/autogroup", R_OK) == 0)
+            cr_expect(becomes(MF__PLACE_PLAIN, false), "%s", fs_info(&rig).placement);
+    }
+    if (!stands_back)
+        skip_busy();
     end();
 }
 
