@@ -3,6 +3,8 @@
 
 FUZZ_SECONDS ?= 60
 PRESET ?= release
+# tests/run and examples/demo run ./setup themselves, but are written in Python, which a small Debian lacks.
+PYTHON_IS_THERE := command -v python3 >/dev/null || ./setup
 TOOLS := PATH="$(CURDIR)/build/bin:$(CURDIR)/build/venv/bin:$$PATH"
 
 .DEFAULT_GOAL := build
@@ -26,12 +28,15 @@ setup: ## install what is missing
 	@./setup
 
 demo: ## serve a real source tree from an archive in C, Python and Go, and compare
+	@$(PYTHON_IS_THERE)
 	@examples/demo
 
 test: ## everything that is checked, ending with a count per suite
+	@$(PYTHON_IS_THERE)
 	@tests/run
 
 lint: ## formatters, linters, type checkers, the ABI
+	@$(PYTHON_IS_THERE)
 	@tests/run setup lint abi
 
 format: ## let the formatters rewrite what they can
