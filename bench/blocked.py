@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable
@@ -51,7 +52,9 @@ def bare_loops(suffix: str, program: str, option: str = "") -> tuple[Server, ...
 BARE_C = bare_loops("", "build/bench/{}", " --slow")
 # Python's handlers exclude each other: the least that a server of any kind can do with them.
 BARE_PYTHON = bare_loops("-python", "build/venv/bin/python bench/handlers/bare.py build/bench/bare_{}.so")
-BARE = BARE_C + BARE_PYTHON
+# Go's have to be entered from C, and its runtime gives them processors.
+BARE_GO = bare_loops("-go", "build/bench/bare_go_{}")
+BARE = {"c": BARE_C, "python": BARE_PYTHON, "go": BARE_GO}
 BARE_SCENARIOS = ("unloaded", "sleep1ms", "foreign1ms", "sleep10ms-1in100")
 
 # Each language's peers, as they come and with as many threads as the bare loop.
@@ -276,7 +279,7 @@ SCENARIOS: dict[str, Callable[[Bench, Running], None]] = {
 
 def wanted(server: Server, scenario: str) -> bool:
     """Rows with a given number of readers are there for what readers bring."""
-    if server in BARE:
+    if any(server in loops for loops in BARE.values()):
         return scenario in BARE_SCENARIOS
     if server.family in PEER_SCENARIOS:
         return scenario in PEER_SCENARIOS[server.family]
@@ -387,11 +390,12 @@ def check_beside(b: Bench, row: str, scenario: str, key: str, what: str, other: 
         ratios = (b.paired(s.name, scenario, key, other) for s in servers)
         return (max if least else min)((float(median(values)) for values in ratios if values), default=None)
 
-    loops = BARE_PYTHON if "-python-" in row else BARE_C
+    language = row.split("-")[1]
+    bare = best(s for s in BARE[language] if row.endswith(s.transport))
     apart = b.paired(row, scenario, key.replace("stat", "apart"), other) if key.startswith("stat") else []
     return check(row, scenario, what, b.paired(row, scenario, key, other), limit, least,
-                 bare=best(s for s in loops if row.endswith(s.transport)), apart=median(apart) if apart else None,
-                 peer=best(s for s in b.peers if s.family == row.split("-")[1]))  # fmt: skip
+                 bare=bare, apart=median(apart) if apart else None,
+                 peer=best(s for s in b.peers if s.family == language))  # fmt: skip
 
 
 def check_row(b: Bench, row: str) -> list[Check]:
@@ -524,7 +528,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     try:
         if args.idle:
             data["idle"], servers = at_rest(chosen(SERVERS, IDLE_ROWS) + args.extra, args.idle)
-        rows = chosen((*ROWS, *BARE, *b.peers), args.rows)
+        rows = chosen((*ROWS, *chain(*BARE.values()), *b.peers), args.rows)
         fleet = SlowFleet([s for s in rows if any(wanted(s, name) for name in args.scenarios)])
         with cleaned_up(fleet):
             fleet.start()

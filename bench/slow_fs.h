@@ -2,7 +2,7 @@
 /*
  * slow_fs.h - handlers that take their time, as a responder without an engine has them: the files of bench/handlers
  * whose readers may wait in their own threads, and the one that another thread answers. Else like null_fs.h. With
- * SLOW_PYTHON the handlers are Python's (slow_python.h).
+ * SLOW_PYTHON the handlers are Python's (slow_python.h), with SLOW_GO they are Go's (slow_go.h).
  */
 #ifndef SLOW_FS_H
 #define SLOW_FS_H
@@ -31,6 +31,8 @@ static void slow_timers(void)
 
 #ifdef SLOW_PYTHON
 #include "slow_python.h"
+#elif defined(SLOW_GO)
+#include "slow_go.h"
 #else
 #include "later.h"
 

@@ -1,0 +1,5 @@
+//go:build ring
+
+/* SPDX-License-Identifier: MIT */
+#define SLOW_GO
+#include "../../ring_responder.c"
