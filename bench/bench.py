@@ -44,9 +44,10 @@ OUT = TOP / "build" / "bench"
 MOUNTS = OUT / "mnt"
 LOAD = OUT / "load"
 SPENT_PER_SAMPLE = 0.06  # seconds beyond the sample itself: processes start, files are opened
+WARMUP = 0.2  # seconds: the scheduler takes a new client for a busy one, and for 0.1 s moves it less than later
 SHORTEST = 0.08
 LONGEST = 1.0
-ONE_STREAM = 4.0  # times as long: readers take a tenth of a second to find their place beside its client
+ONE_STREAM = 4.0  # times as long: its calls are few
 
 Samples = dict[tuple[str, str, int], list[dict[str, Any]]]
 
@@ -176,9 +177,8 @@ class Pace:
     def of(args: argparse.Namespace, cells: Cells) -> Pace:
         samples = args.rounds * sum(len(names) for names in cells.values())
         lengths = args.rounds * sum(patience(*cell) * len(names) for cell, names in cells.items())
-        each = (args.minutes * 60 - samples * SPENT_PER_SAMPLE) / max(lengths, 1.0)
-        seconds = args.seconds or min(max(each / 1.2, SHORTEST), LONGEST)
-        pace = Pace(seconds, args.warmup if args.warmup is not None else seconds * 0.2)
+        each = (args.minutes * 60 - samples * (SPENT_PER_SAMPLE + args.warmup)) / max(lengths, 1.0)
+        pace = Pace(args.seconds or min(max(each, SHORTEST), LONGEST), args.warmup)
         pace.plan(cells, args.rounds)
         return pace
 
@@ -187,14 +187,13 @@ class Pace:
         self.planned = 0.0
 
     def spent(self, op: str, clients: int) -> float:
-        return (self.seconds + self.warmup) * patience(op, clients) + SPENT_PER_SAMPLE
+        return self.seconds * patience(op, clients) + self.warmup + SPENT_PER_SAMPLE
 
     def behind(self) -> bool:
         return time.monotonic() - self.began > self.planned * 1.1 + self.expected * 0.05
 
     def sample(self, running: Running, op: str, clients: int) -> dict[str, Any]:
-        times = patience(op, clients)
-        return running.measure(op, clients, self.seconds * times, self.warmup * times)
+        return running.measure(op, clients, self.seconds * patience(op, clients), self.warmup)
 
 
 def quiet_sample(running: Running, op: str, clients: int, args: argparse.Namespace, pace: Pace) -> dict[str, Any]:
@@ -426,7 +425,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--again", type=int, metavar="ROUNDS",
                    help="further rounds of what these leave in doubt (default: the suite's)")  # fmt: skip
     p.add_argument("--seconds", type=float, help="measured time of one sample, instead of what --minutes allows")
-    p.add_argument("--warmup", type=float, help="untimed, before each sample (default: a fifth of it)")
+    p.add_argument("--warmup", type=float, default=WARMUP, help="seconds, untimed, before each sample")
     p.add_argument("--others", type=float, default=0.1, metavar="SHARE",
                    help="CPU share of other processes that spoils a sample")  # fmt: skip
     p.add_argument("--retries", type=int, default=3, help="of a spoilt sample, while there is time")
@@ -463,6 +462,8 @@ def parse() -> argparse.Namespace:
         p.error("--again must not be negative")
     if args.rounds < 1 or args.minutes <= 0 or (args.seconds is not None and args.seconds <= 0):
         p.error("--rounds, --minutes and --seconds must be positive")
+    if args.warmup < 0:
+        p.error("--warmup must not be negative")
     args.json = args.json.resolve()
     return args
 

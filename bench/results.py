@@ -292,7 +292,8 @@ def circumstances(data: Data) -> list[str]:
         f"Linux {m['kernel']}, {m['cpus']} CPUs ({m['model']}), clocksource {m['clocksource']}, "
         f"autogroup {m['autogroup']}, load average {m['load']:.2f}, {m['date']}",
         f"{c['rounds']} rounds of {c['seconds']:g} s for each cell ({c['one_stream']:g} times that for one stream), "
-        "interleaved; medians; each server in a session of its own, but those marked @shared; clients unpinned",
+        f"{c['warmup']:g} s after its clients' begin, interleaved; medians; each server in a session of its own, "
+        "but those marked @shared; clients unpinned",
         *again_line(c),
         f"samples in which others took more than {c['others']:.0%} of the CPUs, after up to "
         f"{c['retries']} retries: {spoilt} of {samples}",

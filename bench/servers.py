@@ -196,8 +196,8 @@ SUITES = {
             Part(READERS, OPS, (1, 8)),
         ),
         rounds=7,
-        minutes=20,
-        again=14,
+        minutes=34,
+        again=7,
     ),
     "everything": Suite(
         (
