@@ -218,9 +218,7 @@ def sessions(t: Table) -> list[str]:
     return table(["row", "operation", "clients", "own session", "clients' session"], rows)
 
 
-def slow_handlers(scenarios: Data | None) -> list[str]:
-    if not scenarios:
-        return ["Not measured."]
+def slow_handlers(scenarios: Data) -> list[str]:
     m, c = scenarios["machine"], scenarios["config"]
     lines = [f"Linux {m['kernel']}, {m['cpus']} CPUs, load average {m['load']:.2f}, {m['date']}; medians of "
              f"{c['rounds']} rounds of {c['seconds']:g} s.", ""]  # fmt: skip
@@ -254,9 +252,7 @@ def handler_calls(t: Table) -> list[str]:
     return [*lines, "", *([counting, ""] if counting else []), *skipped]
 
 
-def idle(scenarios: Data | None) -> list[str]:
-    if not scenarios or not scenarios["idle"]:
-        return ["Not measured."]
+def idle(scenarios: Data) -> list[str]:
     rows = [
         [
             f"`{i['row']}`",
@@ -271,9 +267,7 @@ def idle(scenarios: Data | None) -> list[str]:
     return table(["row", "of a CPU", "RSS MiB", "PSS MiB", "own MiB", "threads"], rows)
 
 
-def busy_machine(busy: Data | None) -> list[str]:
-    if not busy:
-        return ["Not measured."]
+def busy_machine(busy: Data) -> list[str]:
     m, config = busy["machine"], busy["config"]
     loads = [(op, clients) for op, clients in config["loads"]]
     found: dict[tuple[str, str, str], dict[tuple[str, int], str]] = {}
@@ -307,9 +301,7 @@ def busy_cell(c: Data) -> str:
     return marked(text, c["holds"], c["doubtful"])
 
 
-def undisturbed(data: Data | None) -> list[str]:
-    if not data:
-        return ["Not measured."]
+def undisturbed(data: Data) -> list[str]:
     found: dict[str, dict[str, str]] = {}
     for c in data["cells"]:
         known = c["of_bare"] is not None
@@ -348,12 +340,17 @@ def write(data: Data, scenarios: Data | None, busy: Data | None, quiet: Data | N
         "servers": servers(t),
         "sessions": sessions(t),
         "ring against device": ring_against_device(t),
-        "slow handlers": slow_handlers(scenarios),
         "handler calls": handler_calls(t),
-        "idle": idle(scenarios),
-        "busy machine": busy_machine(busy),
-        "undisturbed": undisturbed(quiet),
     }
+    # What this tree has not measured keeps the figures of those that have.
+    if scenarios:
+        blocks["slow handlers"] = slow_handlers(scenarios)
+    if scenarios and scenarios["idle"]:
+        blocks["idle"] = idle(scenarios)
+    if busy:
+        blocks["busy machine"] = busy_machine(busy)
+    if quiet:
+        blocks["undisturbed"] = undisturbed(quiet)
     for name, lines in blocks.items():
         page = fill(page, name, lines)
     path.write_text(page)
