@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable
 
-from bench import OUT, Fleet, cleaned_up, machine, measured, say, words
+from bench import OUT, WARMUP, Fleet, cleaned_up, machine, measured, say, words
 from results import leaves_in_doubt
 from running import Running, ServerError
 from servers import CPUS, SERVERS, Server, chosen, extra
@@ -138,7 +138,7 @@ class Bench:
         self.samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
 
     def load(self, running: Running, op: str, clients: int, name: str, cpus: Set[int] = frozenset()) -> Sample:
-        return Load(running, op, clients, self.seconds, self.seconds / 5, name, cpus).result()
+        return Load(running, op, clients, self.seconds, WARMUP, name, cpus).result()
 
     def keep(self, running: Running, scenario: str, sample: Sample) -> None:
         self.samples[running.server.name, scenario].append(sample)
@@ -160,7 +160,7 @@ class Bench:
     def both(
         self, running: Running, name: str, of_stat: Set[int] = frozenset(), of_others: Set[int] = frozenset()
     ) -> tuple[Sample, Sample]:
-        others = Load(running, "read4k", SLEEPERS, self.seconds * 1.6, 0, name, of_others)
+        others = Load(running, "read4k", SLEEPERS, self.seconds * 1.4 + WARMUP, 0, name, of_others)
         time.sleep(self.seconds * 0.15)
         try:
             stat = self.stat(running, of_stat)
